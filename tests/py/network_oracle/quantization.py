@@ -1,0 +1,46 @@
+"""Quantize and Dequantize with a scale per tensor or per channel."""
+
+from __future__ import annotations
+
+import torch
+
+from network_oracle.dtypes import FLOATS
+from network_oracle.layer_view import LayerView
+from network_oracle.registry import handles
+
+
+@handles("QUANTIZE", "IQuantizeLayer", rounds_to=None)
+def quantize(view: LayerView) -> torch.Tensor:
+    """clamp(round(x / scale), -128, 127), ties to even."""
+    x, scale = view.value(), _scale(view)
+    if view.output_dtypes[0] != torch.int8 or x.dtype not in FLOATS:
+        raise view.unsupported(f"quantization to {view.output_dtypes[0]}.")
+    return torch.round(x / scale).clamp(-128, 127).to(torch.int8)
+
+
+@handles("DEQUANTIZE", "IDequantizeLayer", rounds_to=None)
+def dequantize(view: LayerView) -> torch.Tensor:
+    """q * scale, rounded to the declared type."""
+    q, scale = view.value(), _scale(view)
+    if q.dtype != torch.int8 or view.output_dtypes[0] not in FLOATS:
+        raise view.unsupported(f"dequantization of {q.dtype} to {view.output_dtypes[0]}.")
+    return (q.float() * scale).to(view.output_dtypes[0])
+
+
+def _scale(view: LayerView) -> torch.Tensor:
+    """The scale, shaped to broadcast against the input."""
+    x, scale = view.value(0), view.value(1)
+    if view.has(2) and view.value(2).count_nonzero():
+        raise view.mismatch("its zero point is not zero.")
+    if not bool((scale > 0).all()):
+        raise view.unsupported("a scale is not positive.")
+    if scale.dim() == 0:
+        return scale
+    if scale.dim() != 1:
+        raise view.unsupported(f"block quantization: scale of shape {tuple(scale.shape)}.")
+    if view.layer.axis < 0:
+        raise view.mismatch("its scale is one per channel, its axis is not set.")
+    axis = view.axis(view.layer.axis, x.dim())
+    if scale.numel() != x.shape[axis]:
+        raise view.mismatch(f"{scale.numel()} scales for axis {axis} of {tuple(x.shape)}.")
+    return scale.reshape([-1 if dim == axis else 1 for dim in range(x.dim())])

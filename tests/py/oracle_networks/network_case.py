@@ -1,0 +1,147 @@
+"""What a small network for the oracle consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+Tensor = torch.Tensor
+Outputs = Tensor | Sequence[Tensor]
+
+_GENERATOR = torch.Generator().manual_seed(20)
+
+
+class Feeds(dict[str, Tensor]):
+    """Inputs by name; also keeps alive the arrays that the network's weights point at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keep_alive: list[Any] = []
+
+
+class Net:
+    """The bare TensorRT API, with a place for weights and constants from tensors."""
+
+    def __init__(self, trt: Any, network: Any) -> None:
+        self.trt = trt
+        self.network = network
+        self.feeds = Feeds()
+
+    def data_type(self, dtype: torch.dtype) -> Any:
+        return getattr(self.trt.DataType, _TYPE_NAMES[dtype])
+
+    def weights(self, value: Tensor | None) -> Any:
+        """``trt.Weights`` on memory that outlives the network; empty for None."""
+        if value is None:
+            return self.trt.Weights()
+        value = value.detach().contiguous()
+        if value.dtype == torch.bfloat16:  # NumPy has no such type
+            self.feeds.keep_alive.append(value)
+            return self.trt.Weights(self.trt.DataType.BF16, value.data_ptr(), value.numel())
+        array = np.ascontiguousarray(value.numpy())
+        self.feeds.keep_alive.append(array)
+        return self.trt.Weights(array)
+
+    def constant(self, value: Tensor) -> Any:
+        layer = self.network.add_constant(tuple(value.shape), self.weights(value))
+        return layer.get_output(0)
+
+    def integers(self, *values: int) -> Any:
+        """A one-dimensional int64 constant: a shape, axes."""
+        return self.constant(torch.tensor(values, dtype=torch.int64))
+
+
+_TYPE_NAMES = {
+    torch.float32: "FLOAT",
+    torch.float16: "HALF",
+    torch.bfloat16: "BF16",
+    torch.int8: "INT8",
+    torch.int32: "INT32",
+    torch.int64: "INT64",
+    torch.bool: "BOOL",
+    torch.uint8: "UINT8",
+}
+
+
+@dataclass(frozen=True)
+class OracleNetwork:
+    """A network of one layer kind or two, and what it computes.
+
+    Attributes:
+        name: unique, "<layer>-<variant>".
+        inputs: values of the inputs x0, x1, ...
+        define: adds the layers, given the inputs; returns the tensors to mark as outputs.
+        expect: the outputs by plain PyTorch or NumPy, from the same inputs.
+        needs: what the flavour must have, as dotted names in its module.
+        dynamic: declared shapes by input index where they have a -1; the build then needs a
+            profile.
+        build_on_cpu: among those that the tests build where there is no GPU.
+        refused: why a builder refuses it, by flavour; it is then checked on the CPU only.
+        tolerance: allowed error relative to the largest expected value; None for the dtype's own.
+    """
+
+    name: str
+    inputs: Sequence[Tensor]
+    define: Callable[..., Any]
+    expect: Callable[..., Outputs]
+    needs: Sequence[str] = ()
+    dynamic: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    build_on_cpu: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float | None = None
+
+    def __call__(self, trt: Any, network: Any) -> Feeds:
+        """Add the layers to ``network``; the inputs to run it with."""
+        net = Net(trt, network)
+        tensors = []
+        for index, value in enumerate(self.inputs):
+            shape = self.dynamic.get(index, tuple(value.shape))
+            tensors.append(network.add_input(f"x{index}", net.data_type(value.dtype), shape))
+            net.feeds[f"x{index}"] = value
+        outputs = self.define(net, *tensors)
+        for index, tensor in enumerate(outputs if isinstance(outputs, list) else [outputs]):
+            tensor.name = f"y{index}"
+            network.mark_output(tensor)
+        return net.feeds
+
+    def expected(self) -> list[Tensor]:
+        outputs = self.expect(*self.inputs)
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+    def missing(self, trt: Any) -> str | None:
+        """The first needed name that this flavour lacks."""
+        for name in self.needs:
+            holder = trt
+            for part in name.split("."):
+                if not hasattr(holder, part):
+                    return name
+                holder = getattr(holder, part)
+        return None
+
+
+def signed(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Normal random values of both signs."""
+    return torch.randn(shape, generator=_GENERATOR).to(dtype)
+
+
+def uniform(low: float, high: float, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=_GENERATOR) * (high - low) + low
+
+
+def integers(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+    """Random integers in [low, high)."""
+    return torch.randint(low, high, shape, generator=_GENERATOR).to(dtype)
+
+
+def booleans(*shape: int) -> Tensor:
+    return integers(0, 2, *shape).bool()
+
+
+def distinct(*shape: int) -> Tensor:
+    """Floats of both signs of which no two are equal."""
+    count = torch.Size(shape).numel()
+    return (torch.randperm(count, generator=_GENERATOR).float() - count // 2).reshape(shape) / 4

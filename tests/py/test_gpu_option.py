@@ -1,0 +1,77 @@
+"""``--require-gpu`` and ``--summary``, on a small suite of their own in another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SUITE = """
+import pytest
+
+@pytest.mark.gpu
+def test_on_gpu():
+    pytest.skip("skipped by hand")
+
+def test_elsewhere():
+    pytest.skip("not about GPUs")
+
+def test_passes():
+    pass
+
+@pytest.mark.gpu
+@pytest.mark.xfail(reason="known")
+def test_known():
+    assert False
+"""
+
+SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')\n"
+
+
+def run_suite(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict]:
+    for name in ("conftest.py", "gpu_requirements.py", "run_summary.py"):
+        shutil.copy(HERE / name, folder)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    (folder / "test_suite.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(
+        [*command, "--summary", "out/summary.json", "--commit", "abc", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, json.loads((folder / "out" / "summary.json").read_text())
+
+
+def test_a_skip_is_a_skip_without_the_option(tmp_path: Path) -> None:
+    (tmp_path / "test_more.py").write_text(SKIPPED_MODULE)
+    done, summary = run_suite(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert summary["failed"] == 0
+    assert summary["passed"] == 1
+    assert summary["skips"]["test_suite.py::test_elsewhere"] == "not about GPUs"
+    assert {"test_suite.py::test_on_gpu", "test_more.py"} <= set(summary["skips"])
+    assert summary["commit"] == "abc"
+
+
+def test_a_skipped_gpu_test_fails_with_the_option(tmp_path: Path) -> None:
+    done, summary = run_suite(tmp_path, "--require-gpu")
+    assert done.returncode == 1
+    assert "test_suite.py::test_on_gpu" in summary["failures"]
+    assert "was skipped under --require-gpu" in done.stdout
+    assert set(summary["skips"]) == {"test_suite.py::test_elsewhere"}
+    assert summary["passed"] == 1
+
+
+def test_a_module_skipped_whole_fails_with_the_option(tmp_path: Path) -> None:
+    (tmp_path / "test_more.py").write_text(SKIPPED_MODULE)
+    done, summary = run_suite(tmp_path, "--require-gpu")
+    assert done.returncode != 0
+    assert summary["failures"] == ["test_more.py"]

@@ -1,0 +1,54 @@
+"""trtcompile: from a PyTorch model to NVIDIA TensorRT engines, INT8 included.
+
+Importing this package imports no TensorRT; the first compilation does.
+"""
+
+from trtcompile import ptq
+from trtcompile.compiler import compile
+from trtcompile.errors import (
+    AutogradError,
+    CalibrationError,
+    CalibrationWarning,
+    ConversionError,
+    EngineBuildError,
+    EngineLoadError,
+    InputMismatchError,
+    LoweringError,
+    PrecisionWarning,
+    SettingsError,
+    StaleWeightsError,
+    TensorRTMissingError,
+    TRTCompileError,
+    TRTCompileWarning,
+    UnsupportedGraphError,
+)
+from trtcompile.inputs import Input
+from trtcompile.partition import PartitionReport
+from trtcompile.runtime import TRTModule
+from trtcompile.settings import CompileSpec, Device, DeviceType
+
+__all__ = [
+    "AutogradError",
+    "CalibrationError",
+    "CalibrationWarning",
+    "CompileSpec",
+    "ConversionError",
+    "Device",
+    "DeviceType",
+    "EngineBuildError",
+    "EngineLoadError",
+    "Input",
+    "InputMismatchError",
+    "LoweringError",
+    "PartitionReport",
+    "PrecisionWarning",
+    "SettingsError",
+    "StaleWeightsError",
+    "TRTCompileError",
+    "TRTCompileWarning",
+    "TRTModule",
+    "TensorRTMissingError",
+    "UnsupportedGraphError",
+    "compile",
+    "ptq",
+]

@@ -1,0 +1,113 @@
+"""The one place that imports TensorRT: which flavour is installed, its version, and what it can do.
+
+Nothing here runs at import; ``load()`` imports the first flavour that is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trtcompile.errors import TensorRTMissingError
+
+_log = logging.getLogger("trtcompile.tensorrt")
+
+# TensorRT runs what it builds; TensorRT-RTX is the choice where no datacentre TensorRT is installed.
+_PACKAGES = (("tensorrt", "TensorRT"), ("tensorrt_rtx", "TensorRT-RTX"))
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """An installed TensorRT: its module, and what only some flavours have, as flags.
+
+    Attributes:
+        trt: the imported package.
+        name: ``"TensorRT"`` or ``"TensorRT-RTX"``.
+        version: its version.
+        builds_ahead_of_time: whether it builds for named compute capabilities without that GPU.
+        has_strongly_typed_flag: whether strong typing must be asked for.
+    """
+
+    trt: Any
+    name: str
+    version: str
+
+    @property
+    def builds_ahead_of_time(self) -> bool:
+        return hasattr(self.trt, "ComputeCapability")
+
+    @property
+    def has_strongly_typed_flag(self) -> bool:
+        return hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @property
+    def has_native_calibrators(self) -> bool:
+        return hasattr(self.trt, "IInt8EntropyCalibrator2")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@functools.cache
+def load() -> Flavour:
+    """Imports the installed TensorRT.
+
+    Raises:
+        TensorRTMissingError: neither ``tensorrt`` nor ``tensorrt_rtx`` is installed.
+    """
+    for package, name in _PACKAGES:
+        if importlib.util.find_spec(package) is not None:
+            module = importlib.import_module(package)
+            return Flavour(trt=module, name=name, version=str(module.__version__))
+    raise TensorRTMissingError(
+        "neither tensorrt nor tensorrt_rtx is installed. Run `pip install 'trtcompile[tensorrt]'` on a machine with a "
+        "GPU, or `pip install 'trtcompile[rtx]'` to build for RTX GPUs on any machine."
+    )
+
+
+class _LazyModule:
+    """Stands for the TensorRT module and imports it at the first attribute access."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(load().trt, name)
+
+
+trt: Any = _LazyModule()
+
+
+def new_logger() -> Any:
+    """A TensorRT logger that passes lines to ``logging`` and keeps warnings and errors in ``lines``."""
+
+    class KeepingLogger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            levels = {
+                trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+                trt.ILogger.Severity.ERROR: logging.ERROR,
+                trt.ILogger.Severity.WARNING: logging.WARNING,
+                trt.ILogger.Severity.INFO: logging.INFO,
+            }
+            level = levels.get(severity, logging.DEBUG)
+            if level >= logging.WARNING:
+                self.lines.append(message)
+            # Only errors are raised to the user, who gets them in an exception; the log is for whoever looks.
+            _log.log(min(level, logging.INFO), message)
+
+    return KeepingLogger()
+
+
+def gpu_capability(gpu_id: int) -> str | None:
+    """The compute capability, such as ``"9.0"``, of a GPU of this machine; None where there is no such GPU."""
+    if not torch.cuda.is_available() or gpu_id >= torch.cuda.device_count():
+        return None
+    major, minor = torch.cuda.get_device_capability(gpu_id)
+    return f"{major}.{minor}"

@@ -1,0 +1,163 @@
+"""``compile()``: the stages, in order."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from trtcompile import _tensorrt
+from trtcompile.capture import CapturedGraph, capture
+from trtcompile.conversion import REGISTRY, convert
+from trtcompile.engine import build_engine, check_buildable
+from trtcompile.errors import PrecisionWarning, UnsupportedGraphError
+from trtcompile.inputs import flat_inputs, parse_inputs
+from trtcompile.lowering import KEPT_WHOLE, lower
+from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
+from trtcompile.precision import assign_fp16
+from trtcompile.ptq.fingerprint import graph_hash
+from trtcompile.ptq.quantize import Quantization, quantize
+from trtcompile.runtime import TRTModule
+from trtcompile.runtime.engine_module import EngineModule
+from trtcompile.settings import CompileSpec
+
+
+def compile(
+    model: nn.Module, inputs: Sequence[Any], *, spec: CompileSpec | None = None, **options: Any
+) -> TRTModule:
+    """Compiles a module: supported parts become TensorRT engines, the rest stays PyTorch.
+
+    Args:
+        model: the module. It is left as it was.
+        inputs: an entry for each positional argument of ``forward``: ``Input``, tensor, shape, or nested lists and
+            dictionaries of them.
+        spec: settings; ``options`` are applied on top.
+        **options: the fields of ``CompileSpec``: ``enabled_precisions``, ``calibrator``, ``device``, ...
+
+    Returns:
+        The compiled module: ``forward`` as the model's, with ``report``, ``lowered``, ``engines``.
+
+    Raises:
+        SettingsError: an option or input is unknown, malformed, or contradicts another.
+        UnsupportedGraphError: the model cannot be captured, or nothing (with ``require_full_compilation``: not all)
+            of it can go into TensorRT.
+        CalibrationError: the calibration data or table cannot be used.
+        EngineBuildError: TensorRT refused a network.
+        TensorRTMissingError: no TensorRT is installed.
+    """
+    settings = CompileSpec.from_options(options, spec=spec)
+    arguments = parse_inputs(inputs)
+    check_buildable(settings)
+    captured = capture(model, arguments, undecomposed=undecomposed_operators())
+    module = compile_captured(captured, settings, argument_names=_argument_names(model, len(arguments)))
+    if not module.engines:
+        raise UnsupportedGraphError(
+            f"nothing of the model went into TensorRT.\n{module.report}\nRun the model in PyTorch, or see the reasons "
+            "above.",
+            module.report,
+        )
+    return module
+
+
+def compile_captured(
+    captured: CapturedGraph, spec: CompileSpec, *, argument_names: Sequence[str] = ()
+) -> TRTModule:
+    """Compiles a captured graph; the result may have no engine."""
+    graph_module = captured.graph_module
+    identity, quantization = prepare(captured, spec)
+    partitioned, report = split(captured, spec, quantization)
+    for engine_partition in partitioned.engines:
+        network = convert(engine_partition.graph_module)
+        engine = build_engine(engine_partition.name, network, engine_partition.shape_ranges, spec)
+        module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
+        setattr(partitioned.executor, engine_partition.name, module)
+    return TRTModule(
+        executor=partitioned.executor,
+        arguments=captured.arguments,
+        argument_names=argument_names,
+        in_spec=captured.in_spec,
+        out_spec=captured.out_spec,
+        spec=spec,
+        report=report,
+        lowered=_simulation(graph_module, captured) if spec.keep_lowered else None,
+        calibration_table=quantization.table,
+        graph_hash=identity,
+    )
+
+
+def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantization]:
+    """Lowers, quantizes, and sets precisions, in place.
+
+    Returns:
+        The hash of the lowered FP32 graph, and what was quantized.
+    """
+    graph_module = captured.graph_module
+    lower(graph_module, spec)
+    identity = graph_hash(graph_module)
+    quantization = Quantization(None, {})
+    if spec.uses_int8:
+        on_gpu = _tensorrt.gpu_capability(spec.device.gpu_id) is not None
+        device = spec.device.torch_device if on_gpu else torch.device("cpu")
+        quantization = quantize(
+            graph_module, _taken(graph_module, spec), spec.calibrator, captured.arguments, device
+        )
+    if spec.uses_fp16:
+        assign_fp16(graph_module, _taken(graph_module, spec))
+    return identity, quantization
+
+
+def split(
+    captured: CapturedGraph, spec: CompileSpec, quantization: Quantization
+) -> tuple[PartitionedGraph, PartitionReport]:
+    """Partitions a prepared graph and reports on it."""
+    graph_module = captured.graph_module
+    verdicts = judge(graph_module, spec)
+    partitioned = partition(graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size)
+    report = make_report(graph_module, partitioned, quantization.skipped)
+    if spec.require_full_compilation and report.fallbacks:
+        raise UnsupportedGraphError(
+            f"require_full_compilation is set, but {len(report.fallbacks)} operators cannot go into TensorRT.\n"
+            f"{report}\nDrop require_full_compilation, or change the model.",
+            report,
+        )
+    share = report.multiply_add_share("INT8")
+    if spec.uses_int8 and share < 0.5:
+        warnings.warn(
+            f"INT8 was asked for, but only {share:.0%} of the multiply-adds got it. The report says why: "
+            "print(compiled.report).",
+            PrecisionWarning,
+            stacklevel=4,
+        )
+    return partitioned, report
+
+
+def undecomposed_operators() -> list[Any]:
+    """Composite operators that stay whole: those with a converter, and those that lowering looks for."""
+    return [*KEPT_WHOLE, *(converter.target for converter in REGISTRY)]
+
+
+def _taken(graph_module: GraphModule, spec: CompileSpec) -> set[torch.fx.Node]:
+    return {node for node, reason in judge(graph_module, spec).items() if reason is None}
+
+
+def _simulation(graph_module: GraphModule, captured: CapturedGraph) -> GraphModule:
+    """The lowered graph with the model's own output structure."""
+    names = [node.name for node in graph_module.graph.nodes if node.op == "placeholder"]
+    codegen = torch.fx.graph._PyTreeCodeGen(
+        torch.fx.graph._PyTreeInfo(names, captured.in_spec, captured.out_spec)
+    )
+    graph_module.graph.set_codegen(codegen)
+    graph_module.recompile()
+    return graph_module
+
+
+def _argument_names(model: nn.Module, count: int) -> list[str]:
+    """The names of the first ``count`` positional parameters of ``forward``; fewer if it takes ``*args``."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in kinds][:count]

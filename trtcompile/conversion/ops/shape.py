@@ -1,0 +1,176 @@
+"""Reshaping, reordering, slicing, and joining."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from trtcompile._tensorrt import trt
+from trtcompile.conversion.network import ITensor, Network, Size, TensorLike
+from trtcompile.conversion.registry import converter
+from trtcompile.settings import CompileSpec
+
+aten = torch.ops.aten
+_INT64_MAX = 2**63 - 1
+
+
+def _result_sizes(net: Network, sizes: Sequence[Size]) -> list[Size]:
+    """The sizes asked for, with known ones taken from the result's shape (so that -1 is resolved where it can be)."""
+    known = net.result_shapes[0]
+    return [k if isinstance(k, int) else size for k, size in zip(known, sizes, strict=True)]
+
+
+@converter(aten.view.default)
+def aten_view(net: Network, self: ITensor, size: Sequence[Size]) -> ITensor:
+    """view(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
+    return net.reshape(net.tensor(self), _result_sizes(net, size))
+
+
+@converter(aten.reshape.default)
+def aten_reshape(net: Network, self: ITensor, shape: Sequence[Size]) -> ITensor:
+    """reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"""
+    return net.reshape(net.tensor(self), _result_sizes(net, shape))
+
+
+@converter(aten.permute.default)
+def aten_permute(net: Network, self: ITensor, dims: Sequence[int]) -> ITensor:
+    """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
+    return net.permute(net.tensor(self), dims)
+
+
+@converter(aten.transpose.int)
+def aten_transpose(net: Network, self: ITensor, dim0: int, dim1: int) -> ITensor:
+    """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
+    x = net.tensor(self)
+    order = list(range(net.rank(x)))
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return net.permute(x, order)
+
+
+@converter(aten.unsqueeze.default)
+def aten_unsqueeze(net: Network, self: ITensor, dim: int) -> ITensor:
+    """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
+    x = net.tensor(self)
+    return net.unsqueeze(x, [dim % (net.rank(x) + 1)])
+
+
+def _squeeze(net: Network, x: ITensor, dims: Sequence[int]) -> ITensor:
+    rank = net.rank(x)
+    dropped = {d % rank for d in dims if net.dims(x)[d] == 1} if rank else set()
+    return net.reshape(x, [net.size(x, d) for d in range(rank) if d not in dropped])
+
+
+def _squeezed_sizes_known(node: Node, spec: CompileSpec) -> str | None:
+    x, dims = node.args[0], node.args[1]
+    value = x.meta.get("val") if isinstance(x, Node) else None
+    dims = [dims] if isinstance(dims, int) else dims
+    if value is None or any(not isinstance(value.shape[d], int) for d in dims):  # type: ignore[union-attr, index]
+        return "it squeezes a dimension whose size is only known at run time"
+    return None
+
+
+@converter(aten.squeeze.dim, supports=_squeezed_sizes_known)
+def aten_squeeze_dim(net: Network, self: ITensor, dim: int) -> ITensor:
+    """squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
+    return _squeeze(net, net.tensor(self), [dim])
+
+
+@converter(aten.squeeze.dims, supports=_squeezed_sizes_known)
+def aten_squeeze_dims(net: Network, self: ITensor, dim: Sequence[int]) -> ITensor:
+    """squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)"""
+    return _squeeze(net, net.tensor(self), dim)
+
+
+@converter(aten.cat.default)
+def aten_cat(net: Network, tensors: Sequence[TensorLike], dim: int) -> ITensor:
+    """cat(Tensor[] tensors, int dim=0) -> Tensor"""
+    dtype = net.result_dtypes[0]
+    # PyTorch lets empty 1-D tensors pass for any rank.
+    parts = [t for t in tensors if not (net.rank(t) == 1 and net.dims(t) == (0,))] or list(tensors[:1])
+    return net.concat([net.tensor(part, dtype) for part in parts], dim)
+
+
+def _slice_is_known(node: Node, spec: CompileSpec) -> str | None:
+    x, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
+    value = x.meta.get("val") if isinstance(x, Node) else None
+    bounds = node.args[2:5]
+    if value is None or not isinstance(value.shape[dim], int):  # type: ignore[index]
+        return "it slices a dimension whose size is only known at run time"
+    if any(isinstance(bound, Node) for bound in bounds):
+        return "its bounds are only known at run time"
+    return None
+
+
+@converter(aten.slice.Tensor, supports=_slice_is_known)
+def aten_slice(net: Network, self: ITensor, dim: int, start: int | None, end: int | None, step: int) -> ITensor:
+    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
+    x = net.tensor(self)
+    dim %= net.rank(x)
+    first, last, _ = slice(start, None if end == _INT64_MAX else end).indices(net.dims(x)[dim])
+    return _slice(net, x, dim, first, len(range(first, last, step)), step)
+
+
+def _slice(net: Network, x: ITensor, dim: int, start: int, length: int, step: int) -> ITensor:
+    rank = net.rank(x)
+    starts, steps = [0] * rank, [1] * rank
+    starts[dim], steps[dim] = start, step
+    sizes: list[Any] = [net.size(x, d) for d in range(rank)]
+    sizes[dim] = length
+    known = [size if isinstance(size, int) else 0 for size in sizes]
+    layer = net.layer(net.definition.add_slice(x, tuple(starts), tuple(known), tuple(steps)), "slice")
+    if any(not isinstance(size, int) for size in sizes):
+        layer.set_input(2, net.shape_tensor(sizes))
+    return layer.get_output(0)
+
+
+@converter(aten.select.int, supports=_slice_is_known)
+def aten_select(net: Network, self: ITensor, dim: int, index: int) -> ITensor:
+    """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
+    x = net.tensor(self)
+    dim %= net.rank(x)
+    one = _slice(net, x, dim, index % net.dims(x)[dim], 1, 1)
+    return net.reshape(one, [net.size(one, d) for d in range(net.rank(one)) if d != dim])
+
+
+@converter(operator.getitem)
+def getitem(net: Network, values: Sequence[Any], index: int) -> Any:
+    """One output of an operator that has several."""
+    return values[index]
+
+
+@converter(aten.clone.default)
+def aten_clone(net: Network, self: ITensor, memory_format: object) -> ITensor:
+    """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
+    return net.tensor(self)
+
+
+def _known_dtype(node: Node, spec: CompileSpec) -> str | None:
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor) and value.device.type not in ("cpu", "cuda"):
+        return f"it moves the tensor to {value.device}"
+    return None
+
+
+@converter(aten._to_copy.default, supports=_known_dtype)
+def aten__to_copy(
+    net: Network,
+    self: TensorLike,
+    dtype: torch.dtype | None,
+    layout: object,
+    device: object,
+    pin_memory: object,
+    non_blocking: bool,
+    memory_format: object,
+) -> ITensor:
+    """_to_copy(Tensor self, *, dtype=None, layout=None, device=None, ..., memory_format=None) -> Tensor"""
+    x = net.tensor(self)
+    wanted = net.result_dtypes[0]
+    is_truth = wanted == torch.bool and net.dtype_of(x) != torch.bool
+    if is_truth:  # a cast to BOOL in TensorRT need not be "unequal to zero"
+        zero = net.tensor(0, net.dtype_of(x))
+        return net.unary(net.elementwise(x, zero, trt.ElementWiseOperation.EQUAL), trt.UnaryOperation.NOT)
+    return net.cast(x, wanted)

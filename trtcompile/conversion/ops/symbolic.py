@@ -1,0 +1,48 @@
+"""Arithmetic on sizes that are only known at run time; it stays on the host as INT64 shape tensors."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+
+from trtcompile._tensorrt import trt
+from trtcompile.conversion.network import ITensor, Network, Size
+from trtcompile.conversion.registry import converter
+
+aten = torch.ops.aten
+
+
+@converter(aten.sym_size.int)
+def aten_sym_size(net: Network, self: ITensor, dim: int) -> Size:
+    """sym_size.int(Tensor self, int dim) -> SymInt"""
+    return net.size(self, dim)
+
+
+def _arithmetic(net: Network, a: Size, b: Size, operation: str) -> ITensor:
+    a, b = (net.shape_tensor([size]) for size in (a, b))
+    return net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation))
+
+
+@converter(operator.add)
+def size_add(net: Network, a: Size, b: Size) -> Size:
+    """a + b"""
+    return _arithmetic(net, a, b, "SUM")
+
+
+@converter(operator.sub)
+def size_sub(net: Network, a: Size, b: Size) -> Size:
+    """a - b"""
+    return _arithmetic(net, a, b, "SUB")
+
+
+@converter(operator.mul)
+def size_mul(net: Network, a: Size, b: Size) -> Size:
+    """a * b"""
+    return _arithmetic(net, a, b, "PROD")
+
+
+@converter(operator.floordiv)
+def size_floordiv(net: Network, a: Size, b: Size) -> Size:
+    """a // b"""
+    return _arithmetic(net, a, b, "FLOOR_DIV")

@@ -1,0 +1,98 @@
+"""The registry of converters: which function turns which ATen overload into TensorRT layers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.fx import Node
+
+from trtcompile.settings import CompileSpec
+
+Target = Callable[..., Any]
+Support = Callable[[Node, CompileSpec], "str | None"]
+ConverterFunction = TypeVar("ConverterFunction", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Converter:
+    """One registered converter.
+
+    Attributes:
+        target: the operator it converts.
+        convert: ``convert(network, *args, **kwargs)``, parametrized as the operator's schema.
+        supports: gives None, or the reason as a sentence why TensorRT cannot take this node.
+    """
+
+    target: Target
+    convert: Callable[..., Any]
+    supports: Support | None = None
+
+
+class Registry:
+    """Converters by target."""
+
+    def __init__(self) -> None:
+        self._converters: dict[Target, Converter] = {}
+
+    def register(self, target: Target, *, supports: Support | None = None, override: bool = False) -> Callable[
+        [ConverterFunction], ConverterFunction
+    ]:
+        """Registers the decorated function for ``target``.
+
+        Raises:
+            TypeError: the target is a packet rather than an overload, mutates its input, or the function's
+                parameters differ from the schema's.
+            ValueError: the target already has a converter and ``override`` is False.
+        """
+        _check_target(target)
+
+        def decorate(function: ConverterFunction) -> ConverterFunction:
+            if target in self._converters and not override:
+                raise ValueError(f"{target} already has a converter. Pass override=True to replace it.")
+            _check_parameters(target, function)
+            self._converters[target] = Converter(target, function, supports)
+            return function
+
+        return decorate
+
+    def get(self, target: object) -> Converter | None:
+        """The converter of a target, or None."""
+        return self._converters.get(target)  # type: ignore[call-overload, no-any-return]
+
+    def __contains__(self, target: object) -> bool:
+        return target in self._converters
+
+    def __iter__(self) -> Iterator[Converter]:
+        return iter(self._converters.values())
+
+    def __len__(self) -> int:
+        return len(self._converters)
+
+
+def _check_target(target: object) -> None:
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        forms = ", ".join(f"{target}.{name}" for name in target.overloads())
+        raise TypeError(f"{target} is a family of operators. Register one of its overloads: {forms}.")
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+        raise TypeError(f"{target} writes to its input, which lowering has replaced. Register the functional form.")
+    if not callable(target):
+        raise TypeError(f"{target!r} is no operator. Register a torch.ops overload or a function.")
+
+
+def _check_parameters(target: object, function: Callable[..., Any]) -> None:
+    """The interpreter binds by schema, so a misnamed parameter would fail on the first model that uses it."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return
+    expected = [argument.name for argument in target._schema.arguments]
+    actual = list(inspect.signature(function).parameters)[1:]
+    if actual != expected:
+        raise TypeError(f"the converter of {target} takes {actual}. Name its parameters as the schema: {expected}.")
+
+
+#: The converters of this package, filled by importing ``trtcompile.conversion.ops``.
+REGISTRY = Registry()
+converter = REGISTRY.register

@@ -1,0 +1,223 @@
+"""From a network definition to a serialized engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trtcompile import _tensorrt
+from trtcompile._tensorrt import Flavour, trt
+from trtcompile.conversion.interpreter import NetworkDefinition
+from trtcompile.conversion.network import torch_dtype
+from trtcompile.errors import EngineBuildError, SettingsError
+from trtcompile.partition.shapes import ShapeRange
+from trtcompile.settings import CompileSpec
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An input or output of an engine; a size of -1 is dynamic."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What built an engine and what it was built for.
+
+    Attributes:
+        flavour: ``"TensorRT"`` or ``"TensorRT-RTX"``.
+        version: the version of the package that built it, which is the one that can read it.
+        compute_capabilities: the targets.
+        gpu_name: the GPU it was built on; None for ahead-of-time builds.
+    """
+
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    gpu_name: str | None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A serialized engine.
+
+    Attributes:
+        name: the name of the partition.
+        plan: TensorRT's serialized engine.
+        inputs: input bindings in the order of the partition's placeholders.
+        outputs: output bindings in the order of its outputs.
+        shape_ranges: min, opt, and max shape of each input.
+        provenance: what built it.
+    """
+
+    name: str
+    plan: bytes
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    shape_ranges: tuple[ShapeRange, ...]
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        return f"Engine({self.name}, {len(self.plan)} bytes, {self.provenance.flavour} {self.provenance.version})"
+
+
+def check_buildable(spec: CompileSpec) -> Flavour:
+    """Checks that the installed TensorRT can build for the device, before any work is done.
+
+    Raises:
+        TensorRTMissingError: no TensorRT is installed.
+        SettingsError: the device is not there, or cannot be built for.
+    """
+    flavour = _tensorrt.load()
+    here = _tensorrt.gpu_capability(spec.device.gpu_id)
+    named = spec.device.compute_capabilities
+    if not named:
+        if here is None:
+            how = (
+                "Name the target, as in device=Device(compute_capability='8.9')."
+                if flavour.builds_ahead_of_time
+                else "Build on a machine with that GPU, or install tensorrt-rtx to build for RTX GPUs anywhere."
+            )
+            raise SettingsError(f"device is cuda:{spec.device.gpu_id}, and this machine has no such GPU. {how}")
+        return flavour
+    if not flavour.builds_ahead_of_time:
+        if named != (here,):
+            raise SettingsError(
+                f"compute_capability is {', '.join(named)}, but {flavour} builds only for the GPU of this machine "
+                f"({here or 'none'}). Leave compute_capability out, or use tensorrt-rtx."
+            )
+        return flavour
+    for capability in named:
+        if not hasattr(flavour.trt.ComputeCapability, _capability_name(capability)):
+            known = [_spoken(n) for n in flavour.trt.ComputeCapability.__members__ if n.startswith("SM")]
+            raise SettingsError(
+                f"compute_capability {capability} is not among those of {flavour}. Use one of {', '.join(known)}."
+            )
+    return flavour
+
+
+def _capability_name(capability: str) -> str:
+    return "SM" + capability.replace(".", "")
+
+
+def _spoken(name: str) -> str:
+    return f"{name[2:-1]}.{name[-1]}"
+
+
+def build_engine(
+    name: str, network: NetworkDefinition, shape_ranges: Sequence[ShapeRange], spec: CompileSpec
+) -> Engine:
+    """Builds an engine.
+
+    Args:
+        name: the name of the partition.
+        network: from ``conversion.convert``.
+        shape_ranges: min, opt, and max shape of each input.
+        spec: the settings.
+
+    Raises:
+        EngineBuildError: TensorRT refused the network; carries its log lines.
+        SettingsError: the device cannot be built for.
+    """
+    flavour = check_buildable(spec)
+    config = network.builder.create_builder_config()
+    _configure(config, flavour, spec)
+    if any(low != high for low, _, high in shape_ranges):
+        profile = network.builder.create_optimization_profile()
+        for binding, (low, opt, high) in zip(network.input_names, shape_ranges, strict=True):
+            profile.set_shape(binding, low, opt, high)
+        config.add_optimization_profile(profile)
+    with _on_gpu(spec), _timing_cache(config, spec):
+        plan = network.builder.build_serialized_network(network.definition, config)
+    if plan is None:
+        said = "\n".join(f"  {line}" for line in network.logger.lines) or "  (it logged nothing)"
+        raise EngineBuildError(
+            f"{flavour} could not build {name}. It said:\n{said}\nLeave the operators it names to PyTorch with "
+            "torch_executed_ops, or report this with the model."
+        )
+    definition = network.definition
+    inputs = [definition.get_input(i) for i in range(definition.num_inputs)]
+    outputs = [definition.get_output(i) for i in range(definition.num_outputs)]
+    return Engine(
+        name=name,
+        plan=bytes(plan),
+        inputs=tuple(_binding(t) for t in inputs),
+        outputs=tuple(_binding(t) for t in outputs),
+        shape_ranges=tuple(shape_ranges),
+        provenance=_provenance(flavour, spec),
+    )
+
+
+def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names and precisions for the inspector
+    if spec.device.disable_tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if spec.workspace_size is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, spec.workspace_size)
+    if spec.optimization_level is not None:
+        config.builder_optimization_level = spec.optimization_level
+    named = spec.device.compute_capabilities
+    if flavour.builds_ahead_of_time and named:
+        config.num_compute_capabilities = len(named)
+        for index, capability in enumerate(named):
+            config.set_compute_capability(getattr(trt.ComputeCapability, _capability_name(capability)), index)
+
+
+@contextlib.contextmanager
+def _on_gpu(spec: CompileSpec) -> Iterator[None]:
+    if spec.device.compute_capabilities and _tensorrt.gpu_capability(spec.device.gpu_id) is None:
+        yield
+        return
+    with torch.cuda.device(spec.device.gpu_id):
+        yield
+
+
+@contextlib.contextmanager
+def _timing_cache(config: Any, spec: CompileSpec) -> Iterator[None]:
+    """Lends the build a timing cache file. A file that TensorRT cannot use is an error, never overwritten."""
+    if spec.timing_cache_file is None:
+        yield
+        return
+    path = Path(spec.timing_cache_file)
+    known = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise SettingsError(
+            f"timing_cache_file {str(path)!r} was not written by this TensorRT for this GPU. Name another file."
+        )
+    yield
+    content = bytes(config.get_timing_cache().serialize())
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _binding(tensor: Any) -> Binding:
+    return Binding(tensor.name, torch_dtype(tensor.dtype), tuple(tensor.shape))
+
+
+def _provenance(flavour: Flavour, spec: CompileSpec) -> Provenance:
+    here = _tensorrt.gpu_capability(spec.device.gpu_id)
+    named = spec.device.compute_capabilities
+    gpu_name = torch.cuda.get_device_name(spec.device.gpu_id) if here is not None and not named else None
+    return Provenance(
+        flavour=flavour.name,
+        version=flavour.version,
+        compute_capabilities=named or ((here,) if here else ()),
+        gpu_name=gpu_name,
+    )

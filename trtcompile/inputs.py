@@ -1,0 +1,176 @@
+"""``Input``: the shape or shape range, dtype, and name of one tensor that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from trtcompile.errors import SettingsError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, init=False)
+class Input:
+    """One input tensor of a model: ``Input((1, 3, 32, 32))`` or a range of shapes.
+
+    Args:
+        shape: the only shape accepted; or leave it out and give all three of the next.
+        min_shape: the smallest shape accepted.
+        opt_shape: the shape that the engine is tuned for.
+        max_shape: the largest shape accepted. Dimensions where min and max differ are dynamic.
+        dtype: the element type that ``forward`` will receive.
+        name: a name for messages.
+
+    Raises:
+        SettingsError: shapes are missing, of different rank, or not min <= opt <= max.
+    """
+
+    min_shape: Shape
+    opt_shape: Shape
+    max_shape: Shape
+    dtype: torch.dtype
+    name: str | None
+
+    def __init__(
+        self,
+        shape: Sequence[int] | None = None,
+        *,
+        min_shape: Sequence[int] | None = None,
+        opt_shape: Sequence[int] | None = None,
+        max_shape: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        name: str | None = None,
+    ) -> None:
+        ranged = (min_shape, opt_shape, max_shape)
+        if (shape is None) == all(s is None for s in ranged):
+            raise SettingsError(
+                "Input needs either one shape or a range of shapes. Write Input((1, 3, 32, 32)) or "
+                "Input(min_shape=..., opt_shape=..., max_shape=...)."
+            )
+        if shape is not None:
+            low = opt = high = _as_shape("shape", shape)
+        else:
+            names = ("min_shape", "opt_shape", "max_shape")
+            missing = [n for n, s in zip(names, ranged, strict=True) if s is None]
+            if missing:
+                raise SettingsError(f"Input lacks {', '.join(missing)}. Give min_shape, opt_shape, and max_shape.")
+            low, opt, high = (_as_shape(n, s) for n, s in zip(names, ranged, strict=True))
+        same_rank = len(low) == len(opt) == len(high)
+        if not same_rank or any(not a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
+            raise SettingsError(
+                f"Input has min_shape {low}, opt_shape {opt}, max_shape {high}. Each dimension needs min <= opt <= max."
+            )
+        if not isinstance(dtype, torch.dtype):
+            raise SettingsError(f"Input dtype is {dtype!r}. Use a torch.dtype such as torch.float32.")
+        if name is not None and not isinstance(name, str):
+            raise SettingsError(f"Input name is {name!r}. Use a string.")
+        for field, value in zip(
+            ("min_shape", "opt_shape", "max_shape", "dtype", "name"), (low, opt, high, dtype, name), strict=True
+        ):
+            object.__setattr__(self, field, value)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether any dimension has a range."""
+        return self.min_shape != self.max_shape
+
+    @property
+    def dynamic_dims(self) -> tuple[int, ...]:
+        """The dimensions whose size has a range."""
+        pairs = zip(self.min_shape, self.max_shape, strict=True)
+        return tuple(d for d, (low, high) in enumerate(pairs) if low != high)
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape lies within min and max."""
+        return len(shape) == len(self.min_shape) and all(
+            low <= size <= high for low, size, high in zip(self.min_shape, shape, self.max_shape, strict=True)
+        )
+
+    def example_tensor(self, device: torch.device | str = "cpu", which: str = "opt") -> torch.Tensor:
+        """A tensor of the ``which`` (min, opt, max) shape with repeatable values.
+
+        Floating types are normally distributed, integers are 0 or 1 (valid as an index or a class), bools mixed.
+        The global random state is neither used nor changed.
+        """
+        shape = {"min": self.min_shape, "opt": self.opt_shape, "max": self.max_shape}[which]
+        generator = torch.Generator().manual_seed(0)
+        if self.dtype.is_floating_point or self.dtype.is_complex:
+            values = torch.randn(shape, generator=generator)
+        else:
+            values = torch.randint(0, 2, shape, generator=generator)
+        return values.to(device=device, dtype=self.dtype)
+
+    def describe(self) -> str:
+        """The accepted shapes and dtype, for messages."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        if not self.is_dynamic:
+            return f"{list(self.opt_shape)} {dtype}"
+        return f"min {list(self.min_shape)} opt {list(self.opt_shape)} max {list(self.max_shape)} {dtype}"
+
+    @classmethod
+    def from_any(cls, value: Any) -> Input:
+        """Reads an ``Input``, a tensor (its shape and dtype), or a shape."""
+        if isinstance(value, Input):
+            return value
+        if isinstance(value, torch.Tensor):
+            return cls(tuple(value.shape), dtype=value.dtype)
+        return cls(value)
+
+
+def _as_shape(name: str, value: Any) -> Shape:
+    try:
+        shape = tuple(value)
+    except TypeError:
+        shape = (value,) if not isinstance(value, int) else ()
+        if not shape:
+            raise SettingsError(f"Input {name} is {value!r}. Use a sequence of sizes such as (1, 3, 32, 32).") from None
+    if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
+        raise SettingsError(f"Input {name} is {value!r}. Use whole numbers of at least 0.")
+    return shape
+
+
+def _is_leaf(value: Any) -> bool:
+    if isinstance(value, (Input, torch.Tensor)):
+        return True
+    is_sizes = isinstance(value, (tuple, list, torch.Size)) and len(value) > 0
+    return is_sizes and all(isinstance(size, int) and not isinstance(size, bool) for size in value)
+
+
+def parse_inputs(inputs: Any) -> tuple[Any, ...]:
+    """Normalizes ``inputs=`` to a tuple of positional arguments with an ``Input`` for each tensor.
+
+    Args:
+        inputs: a sequence with an entry for each positional argument: ``Input``, tensor, shape, or a nested
+            list, tuple, or dictionary of these. A single ``Input`` or tensor stands for a sequence of one.
+
+    Raises:
+        SettingsError: nothing was given, or a leaf is none of these.
+    """
+    if isinstance(inputs, (Input, torch.Tensor)):
+        inputs = (inputs,)
+    if not isinstance(inputs, (list, tuple)) or len(inputs) == 0:
+        raise SettingsError(
+            f"inputs is {inputs!r}. Give a list with an Input for each argument of forward, such as "
+            "[Input((1, 3, 32, 32))]."
+        )
+    if _is_leaf(inputs):
+        raise SettingsError(
+            f"inputs is the shape {tuple(inputs)}, not a list of inputs. Write inputs=[Input({tuple(inputs)})]."
+        )
+
+    def read(leaf: Any) -> Any:
+        if leaf is None or isinstance(leaf, (bool, float, str)):
+            raise SettingsError(f"inputs has the leaf {leaf!r}. Use Input objects, tensors, or shapes.")
+        return Input.from_any(leaf)
+
+    return tuple(pytree.tree_map(read, argument, is_leaf=_is_leaf) for argument in inputs)
+
+
+def flat_inputs(arguments: tuple[Any, ...]) -> tuple[Input, ...]:
+    """The ``Input`` leaves of parsed arguments, in the order in which a graph takes them."""
+    return tuple(pytree.tree_leaves(arguments))

@@ -1,0 +1,69 @@
+"""The pipeline and its runner."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from torch.fx import GraphModule
+
+from trtcompile.errors import LoweringError
+from trtcompile.lowering.constants import drop_unused_constants
+from trtcompile.lowering.decompose_batch_norm import decompose_batch_norm
+from trtcompile.lowering.fold_batch_norm import BATCH_NORM, fold_batch_norm
+from trtcompile.lowering.fold_constants import fold_constants
+from trtcompile.lowering.name_tensors import name_tensors
+from trtcompile.lowering.remove_no_ops import remove_no_ops
+from trtcompile.settings import CompileSpec
+
+_log = logging.getLogger(__name__)
+
+LoweringPass = Callable[[GraphModule, CompileSpec], int]
+
+#: In this order: no-ops hide patterns, so they go first; names come last, when the graph is settled.
+PIPELINE: tuple[LoweringPass, ...] = (
+    remove_no_ops,
+    fold_constants,  # weights computed from weights become constants that batch norm can be folded into
+    fold_batch_norm,
+    decompose_batch_norm,  # those that are left
+    name_tensors,
+)
+
+
+#: Operators that capture must not decompose, because a pass looks for them.
+KEPT_WHOLE = (BATCH_NORM,)
+
+
+def lower(graph_module: GraphModule, spec: CompileSpec, passes: Sequence[LoweringPass] = PIPELINE) -> None:
+    """Runs the passes in place.
+
+    Raises:
+        LoweringError: a pass failed or left an invalid graph.
+    """
+    for lowering_pass in passes:
+        run_pass(lowering_pass, graph_module, spec)
+
+
+def run_pass(lowering_pass: LoweringPass, graph_module: GraphModule, spec: CompileSpec) -> int:
+    """Runs one pass, removes what it left dead, and checks the graph.
+
+    Returns:
+        The number of rewrites.
+
+    Raises:
+        LoweringError: the pass failed or left an invalid graph.
+    """
+    try:
+        rewrites = lowering_pass(graph_module, spec)
+        graph_module.graph.eliminate_dead_code()
+        graph_module.graph.lint()
+        graph_module.recompile()
+    except Exception as error:
+        raise LoweringError(
+            f"the lowering pass {lowering_pass.__name__} failed: {error}. This is a defect of the pass; please report "
+            "it with the model."
+        ) from error
+    drop_unused_constants(graph_module)
+    _log.debug("%s: %d rewrites", lowering_pass.__name__, rewrites)
+    return rewrites
+

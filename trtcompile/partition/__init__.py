@@ -1,0 +1,16 @@
+"""Which operators go into engines, and why the others do not."""
+
+from trtcompile.partition.report import NodeRow, PartitionReport, make_report
+from trtcompile.partition.split import EnginePartition, PartitionedGraph, partition
+from trtcompile.partition.support import Verdicts, judge
+
+__all__ = [
+    "EnginePartition",
+    "NodeRow",
+    "PartitionReport",
+    "PartitionedGraph",
+    "Verdicts",
+    "judge",
+    "make_report",
+    "partition",
+]

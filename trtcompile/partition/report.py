@@ -1,0 +1,128 @@
+"""``PartitionReport``: where each operator runs, in which precision, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+
+from trtcompile.node_info import layer_name, module_path, operator_name, source_line
+from trtcompile.partition.grouping import counts_towards_block
+from trtcompile.partition.precision_of import multiply_adds, precision_of
+from trtcompile.partition.split import PartitionedGraph
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """One operator of the lowered graph.
+
+    Attributes:
+        name: tensor name, which is also the name of its layers.
+        operator: ``aten.relu.default`` and the like.
+        module: path of the module it was traced from, if known.
+        engine: the engine that runs it, or None for PyTorch.
+        reason: why PyTorch runs it, or None.
+        precision: ``INT8``, ``FP16``, ``FP32``, or another dtype's name.
+        multiply_adds: its multiply-add operations at the opt shape; 0 for anything but convolutions and products.
+        source: the user's source line.
+    """
+
+    name: str
+    operator: str
+    module: str
+    engine: str | None
+    reason: str | None
+    precision: str
+    multiply_adds: int
+    source: str
+
+
+@dataclass(frozen=True)
+class PartitionReport:
+    """Every operator with its verdict; ``print(report)`` gives a table."""
+
+    rows: tuple[NodeRow, ...]
+    quantization_notes: Mapping[str, str]
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The names of the engines."""
+        return tuple(dict.fromkeys(row.engine for row in self.rows if row.engine is not None))
+
+    @property
+    def fallbacks(self) -> tuple[NodeRow, ...]:
+        """The operators that PyTorch runs."""
+        return tuple(row for row in self.rows if row.engine is None)
+
+    def multiply_add_share(self, precision: str) -> float:
+        """The share, from 0 to 1, of all multiply-adds that run in ``precision``; 1 if there are none."""
+        total = sum(row.multiply_adds for row in self.rows)
+        matching = sum(row.multiply_adds for row in self.rows if row.precision == precision)
+        return matching / total if total else 1.0
+
+    def __str__(self) -> str:
+        in_engines = len(self.rows) - len(self.fallbacks)
+        lines = [f"{in_engines} of {len(self.rows)} operators in {len(self.engines)} engine(s)"]
+        shares = {p: self.multiply_add_share(p) for p in dict.fromkeys(r.precision for r in self.rows)}
+        spoken = ", ".join(f"{p} {share:.1%}" for p, share in shares.items() if share > 0)
+        if any(row.multiply_adds for row in self.rows):
+            lines.append(f"multiply-adds: {spoken}")
+        lines += ["", *_table(self._grouped())]
+        if self.quantization_notes:
+            lines += ["", "left out of INT8:"]
+            lines += [f"  {name}: {note}" for name, note in self.quantization_notes.items()]
+        return "\n".join(lines)
+
+    def _grouped(self) -> list[tuple[str, ...]]:
+        groups: dict[tuple[str, str, str], list[NodeRow]] = {}
+        for row in self.rows:
+            where = row.engine if row.engine is not None else f"PyTorch: {row.reason}"
+            groups.setdefault((row.operator, row.precision, where), []).append(row)
+        header = ("operator", "count", "precision", "runs in", "example", "source")
+        body = [
+            (op, str(len(rows)), precision, where, _example(rows[0]), rows[0].source)
+            for (op, precision, where), rows in groups.items()
+        ]
+        return [header, *body]
+
+
+def _example(row: NodeRow) -> str:
+    return f"{row.name} ({row.module})" if row.module else row.name
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def make_report(
+    graph_module: GraphModule, partitioned: PartitionedGraph, quantization_notes: Mapping[str, str] | None = None
+) -> PartitionReport:
+    """Reports on a partitioned graph.
+
+    Args:
+        graph_module: the lowered graph, Q/DQ included.
+        partitioned: its partition.
+        quantization_notes: for weighted operators left out of INT8, why.
+    """
+    rows = [
+        _row(node, partitioned)
+        for node in graph_module.graph.nodes
+        if node.op == "call_function" and counts_towards_block(node)
+    ]
+    return PartitionReport(tuple(rows), dict(quantization_notes or {}))
+
+
+def _row(node: Node, partitioned: PartitionedGraph) -> NodeRow:
+    return NodeRow(
+        name=layer_name(node),
+        operator=operator_name(node),
+        module=module_path(node),
+        engine=partitioned.engine_of.get(node),
+        reason=partitioned.verdicts[node],
+        precision=precision_of(node),
+        multiply_adds=multiply_adds(node),
+        source=source_line(node),
+    )

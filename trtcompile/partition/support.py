@@ -1,0 +1,57 @@
+"""The verdict on each node: TensorRT, or PyTorch with the reason."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+import torch
+from torch.fx import GraphModule, Node
+
+from trtcompile.conversion.network import has_tensorrt_dtype
+from trtcompile.conversion.registry import REGISTRY, Registry
+from trtcompile.node_info import operator_name
+from trtcompile.settings import CompileSpec
+
+#: For each operator node None if TensorRT takes it, else the reason as a sentence.
+Verdicts = dict[Node, "str | None"]
+
+
+def judge(graph_module: GraphModule, spec: CompileSpec, registry: Registry = REGISTRY) -> Verdicts:
+    """Judges every operator of a lowered graph."""
+    verdicts: Verdicts = {}
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function":
+            verdicts[node] = _reason_against(node, spec, registry)
+    for node, reason in list(verdicts.items()):
+        # An output cannot be picked in TensorRT from an operator that runs in PyTorch.
+        source = node.args[0] if node.target is operator.getitem else None
+        if reason is None and isinstance(source, Node) and verdicts.get(source) is not None:
+            verdicts[node] = f"it picks an output of {operator_name(source)}, which runs in PyTorch"
+    return verdicts
+
+
+def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | None:
+    name = operator_name(node)
+    if _is_excluded(name, spec.torch_executed_ops):
+        return "torch_executed_ops leaves it to PyTorch"
+    converter = registry.get(node.target)
+    if converter is None:
+        return f"{name} has no converter"
+    if node.target is not operator.getitem:
+        for value in (*_tensors(node), *(v for n in node.all_input_nodes for v in _tensors(n))):
+            if not has_tensorrt_dtype(value.dtype):
+                dtype = str(value.dtype).removeprefix("torch.")
+                return f"TensorRT has no {dtype} tensors"
+    return None if converter.supports is None else converter.supports(node, spec)
+
+
+def _is_excluded(name: str, excluded: frozenset[str]) -> bool:
+    return name in excluded or name.rpartition(".")[0] in excluded
+
+
+def _tensors(node: Node) -> Iterator[torch.Tensor]:
+    value = node.meta.get("val")
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, torch.Tensor):
+            yield item

@@ -1,0 +1,136 @@
+"""Moves operators to FP16 and inserts the casts that a strongly typed network needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
+from trtcompile.node_info import TENSOR_NAME, layer_name
+
+aten = torch.ops.aten
+qd = torch.ops.quantized_decomposed
+
+#: Operators whose result or intermediate values leave FP16's range or lose too much of its 11 bits.
+KEPT_IN_FP32 = frozenset(
+    {
+        aten._log_softmax.default,
+        aten._softmax.default,
+        aten.exp.default,
+        aten.log.default,
+        aten.pow.Tensor_Scalar,
+        aten.pow.Tensor_Tensor,
+        aten.reciprocal.default,
+        aten.rsqrt.default,
+        aten.softmax.int,
+        aten.sum.dim_IntList,
+    }
+)
+_QUANTIZE = frozenset({qd.quantize_per_tensor.default, qd.quantize_per_channel.default})
+_DEQUANTIZE = frozenset({qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default})
+
+
+def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
+    """Lets the FP32 operators that TensorRT takes compute in FP16; inputs and outputs of the graph stay FP32.
+
+    Quantize nodes read either type; dequantize nodes produce the type that their readers compute in.
+
+    Given::
+
+        x: f32; a = relu(x); y = softmax(a)
+
+    Result::
+
+        x: f32; h = to(x, f16); a: f16 = relu(h); s = to(a, f32); y = softmax(s)
+
+    Returns:
+        The number of operators moved.
+    """
+    halved = {node for node in graph_module.graph.nodes if _can_be_halved(node, taken)}
+    _split_dequantize(graph_module, halved)
+    for node in halved:
+        _set_dtype(node)
+    casts: dict[tuple[Node, torch.dtype], Node] = {}
+    for node in list(graph_module.graph.nodes):
+        if node.op == "output" or (node.op == "call_function" and node.target not in _QUANTIZE | _DEQUANTIZE):
+            wanted = torch.float16 if node in halved else torch.float32
+            for source in node.all_input_nodes:
+                if _needs_cast(source, wanted):
+                    node.replace_input_with(source, _cast(graph_module, source, wanted, casts))
+    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.lint()
+    graph_module.recompile()
+    drop_unused_constants(graph_module)
+    return len(halved)
+
+
+def _floating_dtype(node: Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    value = value[0] if isinstance(value, (tuple, list)) and value else value
+    is_floating = isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float16)
+    return value.dtype if is_floating else None
+
+
+def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
+    if node.op != "call_function" or node not in taken or node.target in KEPT_IN_FP32 | _QUANTIZE | _DEQUANTIZE:
+        return False
+    if node.target is aten._to_copy.default or _floating_dtype(node) != torch.float32:
+        return False
+    return all(_floating_dtype(n) in (torch.float32, None) for n in node.all_input_nodes)
+
+
+def _split_dequantize(graph_module: GraphModule, halved: set[Node]) -> None:
+    """Gives FP16 readers of a dequantize node an FP16 dequantize node of their own."""
+    for node in list(graph_module.graph.nodes):
+        if node.target not in _DEQUANTIZE:
+            continue
+        readers = [user for user in node.users if user in halved]
+        if not readers:
+            continue
+        with graph_module.graph.inserting_after(node):
+            half = graph_module.graph.node_copy(node)
+        half.kwargs = {**half.kwargs, "out_dtype": torch.float16}
+        half.meta = dict(node.meta)
+        half.meta[TENSOR_NAME] = f"{layer_name(node)}.fp16"
+        _set_dtype(half)
+        for reader in readers:
+            reader.replace_input_with(node, half)
+
+
+def _set_dtype(node: Node) -> None:
+    def halve(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+            return value.new_empty(value.shape, dtype=torch.float16)
+        return value
+
+    value = node.meta["val"]
+    node.meta["val"] = type(value)(map(halve, value)) if isinstance(value, (tuple, list)) else halve(value)
+
+
+def _needs_cast(source: Node, wanted: torch.dtype) -> bool:
+    dtype = _floating_dtype(source)
+    is_single = isinstance(source.meta.get("val"), torch.Tensor)
+    return is_single and dtype is not None and dtype != wanted
+
+
+def _cast(
+    graph_module: GraphModule, source: Node, dtype: torch.dtype, casts: dict[tuple[Node, torch.dtype], Node]
+) -> Node:
+    if (source, dtype) in casts:
+        return casts[source, dtype]
+    constant = constant_of(graph_module, source)
+    if constant is not None:
+        cast = add_constant(graph_module, f"{source.target}_fp16", constant.to(dtype), before=source)
+    else:
+        with graph_module.graph.inserting_after(source):
+            cast = graph_module.graph.call_function(aten._to_copy.default, (source,), {"dtype": dtype})
+        value = source.meta["val"]
+        cast.meta = dict(source.meta)
+        cast.meta["val"] = value.new_empty(value.shape, dtype=dtype)
+        suffix = "fp16" if dtype == torch.float16 else "fp32"
+        cast.meta[TENSOR_NAME] = f"{layer_name(source)}/{suffix}"
+    casts[source, dtype] = cast
+    return cast

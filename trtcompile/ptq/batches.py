@@ -1,0 +1,245 @@
+"""Fits what a DataLoader yields to the inputs that a graph takes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from trtcompile.errors import CalibrationError
+from trtcompile.inputs import Input, flat_inputs
+
+
+@dataclass(frozen=True)
+class FittedBatch:
+    """Tensors that a graph takes as they are.
+
+    Attributes:
+        tensors: one for each ``Input`` leaf, of its opt batch size.
+        valid: how many rows, from the first, are samples of their own; the others repeat them.
+        batch_size: how many rows there are.
+        loader_batch: which batch of the loader the last rows came from, counted from 0.
+    """
+
+    tensors: tuple[Tensor, ...]
+    valid: int
+    batch_size: int
+    loader_batch: int
+
+
+def fit_batches(
+    loader: Iterable[Any], arguments: tuple[Any, ...], device: torch.device
+) -> Iterator[FittedBatch]:
+    """Splits and joins the batches of a loader to the batch size of the inputs.
+
+    **Elements.** A batch may be a tensor, a tuple or list, or a dictionary. As many elements are used as
+    there are arguments; further ones, such as labels, are dropped.
+
+    - Tuple or list: element i is argument i. An argument that is itself a list, tuple, or dictionary of
+      inputs takes its tensors from an element built the same way; further entries are dropped.
+    - Dictionary: if the only argument is a dictionary, its keys are looked up. Otherwise, if every
+      argument is an ``Input`` whose name is a key, they are looked up by name; if no name is a key, the
+      values are taken in the dictionary's order.
+    - Leaves are strided tensors or numpy arrays, of exactly the input's dtype. Anything else, such as a
+      number, a string, or an image object, is refused.
+
+    **Batch size.** Dimension 0 of the first input that has dimensions is the batch, and its opt size the
+    batch size. Inputs of another opt size there, or of none, belong to a loader batch as a whole: they
+    must fit as they are and are used with all its rows. The others may have any number of rows, the same
+    one for all; a tensor that lacks just dimension 0 is a single sample. Other dimensions must lie between
+    the input's min and max. Rows of consecutive loader batches are joined where their other dimensions
+    are equal and no input belongs to a loader batch as a whole. A remainder is filled up by repeating its own
+    samples. At most one loader batch is kept.
+
+    Args:
+        loader: yields batches.
+        arguments: parsed inputs, as ``parse_inputs`` returns them.
+        device: where the tensors go.
+
+    Raises:
+        CalibrationError: a batch has too few elements, a wrong shape or dtype, or no tensors.
+    """
+    layout = _Layout(arguments)
+    remainder: list[Tensor] | None = None
+    size = layout.batch_size
+    index = -1
+    for index, batch in enumerate(loader):
+        tensors, rows = layout.read(batch, index)
+        tensors = [tensor.to(device) for tensor in tensors]
+        if rows == 0:
+            continue
+        if remainder is not None:
+            if layout.can_join(remainder, tensors):
+                tensors = layout.join(remainder, tensors)
+                rows += layout.rows(remainder)
+            else:
+                yield layout.filled(remainder, index - 1)
+            remainder = None
+        start = 0
+        while rows - start >= size:
+            yield FittedBatch(layout.rows_of(tensors, start, size), size, size, index)
+            start += size
+        if start < rows:
+            # A copy: the loader may reuse its memory for the next batch.
+            rest = layout.rows_of(tensors, start, rows - start)
+            remainder = [tensor.clone() for tensor in rest]
+    if remainder is not None:
+        yield layout.filled(remainder, index)
+
+
+class _Layout:
+    """Where the tensors of the inputs are in a batch, and which of their rows are samples."""
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        self.arguments = arguments
+        self.inputs = flat_inputs(arguments)
+        self.paths = [path for path, _ in pytree.tree_flatten_with_path(arguments)[0]]
+        sizes = [leaf.opt_shape[0] for leaf in self.inputs if leaf.opt_shape]
+        self.batch_size = sizes[0] if sizes else 1
+        self.batched = [leaf.opt_shape[:1] == (self.batch_size,) for leaf in self.inputs]
+        if self.batch_size == 0:
+            raise CalibrationError(
+                f"The input {self.inputs[0].describe()} has batch size 0, so nothing can be calibrated. Use "
+                "an opt_shape with at least one sample."
+            )
+
+    def read(self, batch: Any, index: int) -> tuple[list[Tensor], int]:
+        """The tensors of a loader batch in the order of the inputs, and how many samples they have."""
+        elements = self._elements(batch, index)
+        tensors = []
+        rows: int | None = None
+        for position, leaf in enumerate(self.inputs):
+            where = f"Batch {index} of the calibration data"
+            name = self._name(position)
+            value = _at_path(elements, self.paths[position], f"{where} has no {name}")
+            tensor = _as_tensor(value, leaf, f"{where} has a {type(value).__name__} for {name}")
+            if self.batched[position] and tensor.dim() == len(leaf.opt_shape) - 1:
+                tensor = tensor.unsqueeze(0)
+            self._check(tensor, position, f"{where} has for {name}")
+            if self.batched[position]:
+                rows = tensor.shape[0] if rows is None else rows
+                if tensor.shape[0] != rows:
+                    raise CalibrationError(
+                        f"{where} has {tensor.shape[0]} samples for {name}, but {rows} for an input before "
+                        "it. Give every input the same number of samples."
+                    )
+            tensors.append(tensor)
+        return tensors, 1 if rows is None else rows
+
+    def _elements(self, batch: Any, index: int) -> Sequence[Any]:
+        where = f"Batch {index} of the calibration data"
+        count = len(self.arguments)
+        if isinstance(batch, Mapping):
+            elements = self._from_mapping(batch, where)
+        elif isinstance(batch, (tuple, list)):
+            elements = batch
+        else:
+            elements = (batch,)
+        if len(elements) < count:
+            raise CalibrationError(
+                f"{where} has {len(elements)} elements, but the model takes {count} inputs. Let the dataset "
+                "return them in the order of the inputs."
+            )
+        return elements
+
+    def _from_mapping(self, batch: Mapping[Any, Any], where: str) -> Sequence[Any]:
+        if len(self.arguments) == 1 and isinstance(self.arguments[0], Mapping):
+            return (batch,)
+        names = [leaf.name if isinstance(leaf, Input) else None for leaf in self.arguments]
+        found = [name for name in names if name in batch]
+        if not found:
+            return tuple(batch.values())
+        if len(found) < len(names):
+            raise CalibrationError(
+                f"{where} has the keys {list(batch)}, of which only {found} are names of inputs ({names}). "
+                "Name each Input as its key, or none."
+            )
+        return [batch[name] for name in found]
+
+    def _check(self, tensor: Tensor, position: int, subject: str) -> None:
+        leaf = self.inputs[position]
+        batched = self.batched[position]
+        wanted, shape = leaf.opt_shape, tuple(tensor.shape)
+        fits = len(shape) == len(wanted) and all(
+            low <= size <= high
+            for dim, (low, size, high) in enumerate(
+                zip(leaf.min_shape, shape, leaf.max_shape, strict=True)
+            )
+            if not (batched and dim == 0)
+        )
+        if not fits or tensor.dtype != leaf.dtype:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            free = " with any number of samples" if batched else ""
+            raise CalibrationError(
+                f"{subject} {list(shape)} {dtype}, but the model takes {leaf.describe()}{free}. Convert the "
+                "samples in the dataset, or change the Input."
+            )
+
+    def _name(self, position: int) -> str:
+        leaf = self.inputs[position]
+        path = pytree.keystr(self.paths[position])
+        return f"input {position}{'' if leaf.name is None else f' ({leaf.name!r})'} at {path}"
+
+    def rows(self, tensors: Sequence[Tensor]) -> int:
+        """How many samples tensors that passed ``read`` have."""
+        return next((t.shape[0] for t, b in zip(tensors, self.batched, strict=True) if b), 1)
+
+    def rows_of(self, tensors: Sequence[Tensor], start: int, count: int) -> tuple[Tensor, ...]:
+        """Some of the samples; inputs that belong to the whole batch stay as they are."""
+        pairs = zip(tensors, self.batched, strict=True)
+        return tuple(t.narrow(0, start, count) if b else t for t, b in pairs)
+
+    def can_join(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+        """Whether samples of two loader batches can be in one batch."""
+        same = (a.shape[1:] == b.shape[1:] for a, b in zip(first, second, strict=True))
+        return all(self.batched) and all(same)
+
+    def join(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
+        """The samples of both."""
+        return [torch.cat(pair) for pair in zip(first, second, strict=True)]
+
+    def filled(self, tensors: Sequence[Tensor], index: int) -> FittedBatch:
+        """A batch of full size from fewer samples, which are repeated in turn."""
+        valid = self.rows(tensors)
+        size = self.batch_size
+        repeated = tuple(
+            t.index_select(0, torch.arange(size, device=t.device) % valid) if b else t
+            for t, b in zip(tensors, self.batched, strict=True)
+        )
+        return FittedBatch(repeated, valid, size, index)
+
+
+def _at_path(elements: Any, path: Any, problem: str) -> Any:
+    value = elements
+    for key in path:
+        try:
+            if isinstance(key, pytree.SequenceKey) and isinstance(value, (tuple, list)):
+                value = value[key.idx]
+            elif isinstance(key, pytree.MappingKey) and isinstance(value, Mapping):
+                value = value[key.key]
+            else:
+                raise LookupError(f"{key} of a {type(value).__name__}")
+        except LookupError as error:
+            raise CalibrationError(
+                f"{problem}: {error}. Let the dataset return samples built like the inputs."
+            ) from error
+    return value
+
+
+def _as_tensor(value: Any, leaf: Input, problem: str) -> Tensor:
+    if isinstance(value, np.ndarray):
+        with contextlib.suppress(TypeError, ValueError):  # text, objects, foreign byte orders
+            # A copy, because arrays may be read-only or have strides that tensors lack.
+            value = torch.from_numpy(np.array(value, order="C", copy=True))
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        raise CalibrationError(
+            f"{problem}, where a tensor {leaf.describe()} is needed. Convert the samples to tensors in the "
+            "dataset or its transform."
+        )
+    return value.detach().as_subclass(Tensor)  # such as torchvision's Image

@@ -1,0 +1,96 @@
+"""Whether a cache file's scales may serve a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from trtcompile.errors import CalibrationError, CalibrationWarning
+from trtcompile.ptq.algorithms import CalibrationAlgo
+from trtcompile.ptq.cache_file import read_cache
+from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.table import CalibrationTable, Provenance
+
+_LISTED = 5
+
+
+def table_from_cache(
+    cache_file: Path, request: CalibrationRequest, algo: CalibrationAlgo
+) -> CalibrationTable:
+    """Reads the scales that a request needs from a cache file; other names in it do not matter.
+
+    With a sidecar, each tensor's fingerprint must be the request's. Without one, or where it describes
+    another text, the names must all be there, and a ``CalibrationWarning`` says that nothing else
+    could be verified.
+
+    Raises:
+        CalibrationError: the file is unreadable or corrupted, was made with another algorithm or for another
+            model, lacks tensors, or gives different scales to tensors that must share one.
+    """
+    cached = read_cache(cache_file)
+    source = f"The calibration cache {str(cache_file)!r}"
+    if cached.table.algo is not algo:
+        raise CalibrationError(
+            f"{source} was made with {cached.table.algo.name}, not {algo.name}. Pass "
+            f"algo_type=CalibrationAlgo.{cached.table.algo.name}, or calibrate again."
+        )
+    provenance = cached.table.provenance
+    missing = [name for name in request.names if name not in cached.table]
+    if provenance is not None:
+        changed = [
+            name
+            for name in request.names
+            if name in cached.table
+            and provenance.fingerprints.get(name) != request.fingerprints[name]
+        ]
+        if missing or changed:
+            differing = [f"{name!r} (not in it)" for name in missing]
+            differing += [f"{name!r} (computed differently)" for name in changed]
+            raise CalibrationError(
+                f"{source} was made for another model: {len(differing)} of {len(request.names)} tensors "
+                f"differ: {_listed(differing)}. Calibrate this model, or give its own cache."
+            )
+    elif missing:
+        raise CalibrationError(
+            f"{source} lacks {len(missing)} of the {len(request.names)} tensors of this model: "
+            f"{_listed([repr(name) for name in missing])}. Calibrate this model, or give its own cache."
+        )
+    for group in request.groups:
+        _check_shared(group, cached.table, source)
+    if cached.doubt is not None:
+        warnings.warn(
+            f"{source} is used unverified: {cached.doubt}. All {len(request.names)} tensors that this "
+            "model needs are in it; whether they are this model's, nobody checked. Calibrate again to be sure.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
+    scales = {name: cached.table[name] for name in request.names}
+    return CalibrationTable(scales, algo=algo, provenance=_restricted(provenance, request))
+
+
+def _restricted(provenance: Provenance | None, request: CalibrationRequest) -> Provenance | None:
+    if provenance is None:
+        return None
+    return Provenance(
+        graph_hash=provenance.graph_hash,
+        fingerprints={name: provenance.fingerprints[name] for name in request.names},
+        amax={name: provenance.amax[name] for name in request.names},
+        samples=provenance.samples,
+    )
+
+
+def _check_shared(group: Sequence[str], table: CalibrationTable, source: str) -> None:
+    first = group[0]
+    for name in group:
+        if table[name] != table[first]:
+            raise CalibrationError(
+                f"{source} gives {first!r} the scale {table[first]:g} and {name!r} {table[name]:g}, but values "
+                "pass unchanged from one to the other, so they must share one scale. Calibrate this "
+                "model, or give both the same scale."
+            )
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _LISTED
+    return ", ".join(items[:_LISTED]) + (f", and {more} more" if more > 0 else "")

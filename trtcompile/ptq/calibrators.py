@@ -1,0 +1,271 @@
+"""The calibrators that ``calibrator=`` takes."""
+
+from __future__ import annotations
+
+import abc
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
+from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, check_implemented, scale_of
+from trtcompile.ptq.cache_file import check_can_write, write_cache
+from trtcompile.ptq.cache_match import table_from_cache
+from trtcompile.ptq.collect import Statistics, collect
+from trtcompile.ptq.progress import batch_count, with_progress
+from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.table import CalibrationTable, Provenance
+
+
+class Calibrator(abc.ABC):
+    """Gives the scales of a model's activations.
+
+    Derive from this class, or from one of the calibrators below, to bring scales from elsewhere.
+    """
+
+    @abc.abstractmethod
+    def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+        """The scale of every tensor that a request names.
+
+        Raises:
+            CalibrationError: there are no usable scales.
+        """
+
+
+class DataLoaderCalibrator(Calibrator):
+    """Runs the model over the batches of a DataLoader and chooses scales from the activations it sees.
+
+    One calibrator may serve several compilations: the loader is iterated afresh for each.
+
+    Args:
+        dataloader: a ``torch.utils.data.DataLoader``, or anything else that can be iterated several times and
+            yields batches, such as a list. Its batch size is free: see ``fit_batches`` for what a batch
+            may be, and how it meets the inputs.
+        cache_file: where the scales are written, in TensorRT's calibration cache format, with a JSON
+            sidecar ``<cache_file>.json`` that tells which model they are for. None writes nothing.
+        use_cache: reads the scales from ``cache_file`` if it exists, instead of running the data.
+        algo_type: how scales are chosen.
+        device: where to run the model: a ``torch.device``, its name, or None for where the engine will
+            run if that is possible, else the CPU. A CUDA device on a machine without CUDA is a
+            ``CalibrationWarning``, and the CPU is used.
+        max_batches: how many batches of the loader to use; None for all.
+        progress: whether to show progress on stderr; None shows it on a terminal.
+
+    Raises:
+        SettingsError: an argument has the wrong type or value.
+        CalibrationError: the algorithm is not implemented yet.
+    """
+
+    def __init__(
+        self,
+        dataloader: Iterable[Any],
+        *,
+        cache_file: str | os.PathLike[str] | None = None,
+        use_cache: bool = False,
+        algo_type: CalibrationAlgo = CalibrationAlgo.ENTROPY_CALIBRATION_2,
+        device: torch.device | str | None = None,
+        max_batches: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        _check_dataloader(dataloader)
+        check_implemented(algo_type)
+        _check_bool("use_cache", use_cache)
+        if progress is not None:
+            _check_bool("progress", progress)
+        if use_cache and cache_file is None:
+            raise SettingsError(
+                "use_cache is True, but there is no cache_file to use. Give cache_file= as well."
+            )
+        if max_batches is not None and (
+            not isinstance(max_batches, int) or isinstance(max_batches, bool) or max_batches < 1
+        ):
+            raise SettingsError(
+                f"max_batches is {max_batches!r}. Use a whole number of at least 1, or None for all."
+            )
+        self.dataloader = dataloader
+        self.cache_file = None if cache_file is None else _as_path(cache_file)
+        self.use_cache = use_cache
+        self.algo_type = algo_type
+        self.device = _as_device(device)
+        self.max_batches = max_batches
+        self.progress = progress
+        self._last: tuple[Statistics, _Tensors] | None = None
+
+    def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+        """Runs the data, or reads the cache, and writes the cache if there is to be one.
+
+        Raises:
+            CalibrationError: the data or the cache cannot be used, or the cache cannot be written.
+        """
+        self._last = None
+        if self.cache_file is not None:
+            if self.use_cache and self.cache_file.exists():
+                return table_from_cache(self.cache_file, request, self.algo_type)
+            check_can_write(self.cache_file)
+        statistics = collect(
+            request,
+            with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
+            device=_usable_device(self.device, request.device),
+        )
+        self._last = statistics, _Tensors(request)
+        table = self.table()
+        if self.cache_file is not None:
+            write_cache(self.cache_file, table)
+        return table
+
+    def table(self, algo: CalibrationAlgo | None = None) -> CalibrationTable:
+        """The scales that an algorithm chooses from the last calibration, without running data again.
+
+        Args:
+            algo: the algorithm; None for ``algo_type``.
+
+        Raises:
+            CalibrationError: no data was run yet, or the algorithm is not implemented.
+        """
+        algo = self.algo_type if algo is None else algo
+        check_implemented(algo)
+        if self._last is None:
+            raise CalibrationError(
+                "There are no statistics: this calibrator has not run its data, or took its last scales from "
+                "the cache. Compile a model with it and use_cache=False first."
+            )
+        statistics, tensors = self._last
+        histograms = [statistics.shared(group) for group in tensors.groups]
+        ranges = zip(tensors.groups, amax_of(histograms, algo), strict=True)
+        amax = {name: value for group, value in ranges for name in group}
+        provenance = Provenance(
+            graph_hash=tensors.graph_hash,
+            fingerprints=tensors.fingerprints,
+            amax=amax,
+            samples=statistics.samples,
+        )
+        scales = {name: scale_of(value) for name, value in amax.items()}
+        return CalibrationTable(scales, algo=algo, provenance=provenance)
+
+    def __repr__(self) -> str:
+        batches = batch_count(self.dataloader)
+        loader = type(self.dataloader).__name__
+        shown = f"<{loader}>" if batches is None else f"<{loader} of {batches} batches>"
+        cache_file = None if self.cache_file is None else str(self.cache_file)
+        return (
+            f"DataLoaderCalibrator({shown}, cache_file={cache_file!r}, use_cache={self.use_cache}, "
+            f"algo_type={self.algo_type}, device={self.device!r}, max_batches={self.max_batches})"
+        )
+
+
+class CacheCalibrator(Calibrator):
+    """Takes scales from a calibration cache file, which it never writes.
+
+    Args:
+        cache_file: a cache that a ``DataLoaderCalibrator`` wrote, or one in TensorRT's format from
+            elsewhere whose tensor names are this model's.
+        algo_type: the algorithm that the cache must have been made with.
+
+    Raises:
+        SettingsError: an argument has the wrong type.
+        CalibrationError: the algorithm is not implemented yet.
+    """
+
+    def __init__(
+        self,
+        cache_file: str | os.PathLike[str],
+        *,
+        algo_type: CalibrationAlgo = CalibrationAlgo.ENTROPY_CALIBRATION_2,
+    ) -> None:
+        check_implemented(algo_type)
+        self.cache_file = _as_path(cache_file)
+        self.algo_type = algo_type
+
+    def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+        """Reads the scales of a request's tensors.
+
+        Raises:
+            CalibrationError: the file is missing, corrupted, or not for this model and algorithm.
+        """
+        return table_from_cache(self.cache_file, request, self.algo_type)
+
+    def __repr__(self) -> str:
+        return f"CacheCalibrator({str(self.cache_file)!r}, algo_type={self.algo_type})"
+
+
+class _Tensors:
+    """What a table needs of a request: not the graph, whose weights would stay in memory."""
+
+    def __init__(self, request: CalibrationRequest) -> None:
+        self.groups = request.groups
+        self.fingerprints = {name: request.fingerprints[name] for name in request.names}
+        self.graph_hash = request.graph_hash
+
+
+def _check_dataloader(dataloader: object) -> None:
+    kind = type(dataloader).__name__
+    if isinstance(dataloader, Dataset):
+        problem = "a Dataset, not a DataLoader. Wrap it: torch.utils.data.DataLoader(dataset, batch_size=64)"
+    elif isinstance(dataloader, Iterator):
+        problem = "an iterator, which can be used only once. Give the DataLoader itself, or a list"
+    elif isinstance(dataloader, (str, bytes, Mapping)) or not (
+        hasattr(dataloader, "__iter__") or hasattr(dataloader, "__getitem__")
+    ):
+        problem = (
+            "which yields no batches. Give a torch.utils.data.DataLoader, or a list of batches"
+        )
+    else:
+        return
+    raise SettingsError(f"dataloader is a {kind}, {problem}.")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{name} is {value!r}, not a bool. Use True or False.")
+
+
+def _as_path(value: object) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise SettingsError(f"cache_file is {value!r}. Give the path of a file.")
+    return Path(value)
+
+
+def _as_device(value: object) -> torch.device | None:
+    if value is None or isinstance(value, torch.device):
+        device = value
+    else:
+        try:
+            device = torch.device(value)  # type: ignore[call-overload]
+        except (RuntimeError, TypeError) as error:
+            raise SettingsError(
+                f"device is {value!r}, which names no device. Use 'cuda:0', 'cpu', or None."
+            ) from error
+    if device is not None and device.type not in ("cpu", "cuda"):
+        raise SettingsError(
+            f"device is {str(device)!r}, where calibration does not run. Use 'cuda:0', 'cpu', or None."
+        )
+    return device
+
+
+def _usable_device(wanted: torch.device | None, default: torch.device) -> torch.device:
+    """The device to calibrate on, and a warning where it is not the one that was asked for."""
+    device = default if wanted is None else wanted
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        if wanted is not None:
+            warnings.warn(
+                f"The calibrator's device is {str(wanted)!r}, but this machine has no usable CUDA device: calibrating on "
+                "'cpu'. Pass device=None to calibrate wherever it is possible.",
+                CalibrationWarning,
+                stacklevel=3,
+            )
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= count:
+        raise CalibrationError(
+            f"The calibrator's device is {str(device)!r}, but this machine has {count} CUDA devices. Use "
+            f"'cuda:0'{f' to cuda:{count - 1}' if count > 1 else ''}, or None."
+        )
+    return torch.device("cuda", index)

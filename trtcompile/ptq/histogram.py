@@ -1,0 +1,257 @@
+"""``AbsHistogram``: exact counts of absolute values over a range that grows by doubling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtcompile.errors import CalibrationError
+
+BINS = 2048
+_BIN_BITS = 11  # log2(BINS)
+
+# The range is 2**exponent. The upper end holds every finite float32. The lower end keeps the factor
+# that turns a value into its bin, 2**(11 - exponent), within float32; smaller values fall into bin 0.
+MIN_EXPONENT = -100
+MAX_EXPONENT = 128
+
+# Values binned at a time: on the CPU few enough for the temporaries to stay in the cache; elsewhere
+# few enough for float32 counts, which are exact up to 2**24.
+_CPU_CHUNK = 1 << 18
+_DEVICE_CHUNK = 1 << 24
+
+_AS_THEY_ARE = frozenset(
+    (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    + (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+)
+
+
+class AbsHistogram:
+    """2048 equal bins over ``[0, 2**exponent)`` for the absolute values of the tensors it was shown.
+
+    The range is the smallest power of two above every value seen. When a larger value arrives, the
+    range doubles until it fits, and pairs of bins merge. Bin edges at one range are edges at every
+    smaller one, and a value's bin is found by multiplying with a power of two, which is exact. So the
+    counts depend only on the values: any order, split, or merge gives the same bits.
+
+    Values are taken as float32: float16 and bfloat16 convert exactly, float64 and integers are rounded.
+
+    On the CPU ``update`` refuses NaN and infinity at once and leaves the histogram as it was. On other
+    devices it does not wait for the device: such values are remembered, and ``check_finite``
+    and everything that reads the histogram raises.
+
+    Args:
+        device: where the counts are kept; None means where the first tensor is.
+    """
+
+    def __init__(self, device: torch.device | str | None = None) -> None:
+        self._counts: Tensor | None = None
+        self._exponent = torch.empty(0)
+        self._peak = torch.empty(0)
+        self._finite = torch.empty(0)
+        if device is not None:
+            self._start(torch.device(device))
+
+    def _start(self, device: torch.device) -> Tensor:
+        self._counts = torch.zeros(BINS, dtype=torch.int64, device=device)
+        self._exponent = torch.tensor(MIN_EXPONENT, dtype=torch.int32, device=device)
+        self._peak = torch.zeros((), dtype=torch.float32, device=device)
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+        return self._counts
+
+    def update(self, values: Tensor) -> None:
+        """Counts the absolute values of a tensor of any shape, strides, and real dtype.
+
+        Raises:
+            CalibrationError: the tensor is complex, or (on the CPU) holds NaN or infinity.
+        """
+        flat = _flat(values)
+        if flat.numel() == 0:
+            return
+        counts = self._start(flat.device) if self._counts is None else self._counts
+        flat = flat.to(counts.device)
+        low, high = torch.aminmax(flat)
+        peak = torch.maximum(low.float().abs(), high.float().abs())  # NaN wins
+        finite = torch.isfinite(peak)
+        if not counts.is_cuda and not finite:
+            raise CalibrationError(_not_finite("A tensor"))
+        self._finite &= finite
+        self._peak = torch.maximum(self._peak, peak)
+        self._grow(_range_exponent(peak))
+        factor = _power_of_two(_BIN_BITS - self._exponent)
+        count = _count_on_device if counts.is_cuda else _count_on_cpu
+        self._counts_().add_(count(flat, factor))
+
+    def merge(self, other: AbsHistogram) -> None:
+        """Adds the values that another histogram has counted."""
+        if other._counts is None:
+            return
+        counts = self._counts
+        if counts is None:
+            counts = self._start(other._counts.device)
+        theirs = other.to(counts.device)
+        self._finite &= theirs._finite
+        self._peak = torch.maximum(self._peak, theirs._peak)
+        self._grow(theirs._exponent)
+        theirs._grow(self._exponent)
+        self._counts_().add_(theirs._counts_())
+
+    def _grow(self, exponent: Tensor) -> None:
+        """Doubles the range up to ``2**exponent``; a no-op if it is that large already."""
+        shift = (exponent - self._exponent).clamp(0, _BIN_BITS)
+        counts = self._counts_()
+        if counts.is_cuda or shift:  # reading ``shift`` would wait for the device
+            bins = torch.arange(BINS, device=counts.device) >> shift
+            self._counts = torch.zeros_like(counts).index_add_(0, bins, counts)
+        self._exponent = torch.maximum(self._exponent, exponent)
+
+    def _counts_(self) -> Tensor:
+        return self._start(torch.device("cpu")) if self._counts is None else self._counts
+
+    def check_finite(self) -> None:
+        """Waits for the device and raises if NaN or infinity was seen.
+
+        Raises:
+            CalibrationError: NaN or infinity was seen.
+        """
+        if find_nonfinite([self]) is not None:
+            raise CalibrationError(_not_finite("A tensor"))
+
+    @property
+    def counts(self) -> Tensor:
+        """How many values fell into each bin: a copy, int64 ``[2048]``, on the histogram's device."""
+        self.check_finite()
+        return self._counts_().clone()
+
+    @property
+    def exponent(self) -> int:
+        """Base-2 logarithm of the range; ``MIN_EXPONENT`` if only zeros, or nothing, was seen."""
+        self.check_finite()
+        return int(self._exponent) if self._counts is not None else MIN_EXPONENT
+
+    @property
+    def bin_width(self) -> float:
+        """The range divided by the number of bins: a power of two."""
+        return 2.0 ** (self.exponent - _BIN_BITS)
+
+    @property
+    def amax(self) -> float:
+        """The largest absolute value seen, exact in float32; 0.0 if nothing was."""
+        self.check_finite()
+        return float(self._peak) if self._counts is not None else 0.0
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the counts are kept."""
+        return self._counts_().device
+
+    def to(self, device: torch.device | str) -> AbsHistogram:
+        """A copy on a device."""
+        copy = AbsHistogram()
+        if self._counts is not None:
+            copy._counts = self._counts.detach().to(device, copy=True)
+            copy._exponent = self._exponent.detach().to(device, copy=True)
+            copy._peak = self._peak.detach().to(device, copy=True)
+            copy._finite = self._finite.detach().to(device, copy=True)
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(vars(self.to("cpu")))  # readable on a machine without the device
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AbsHistogram):
+            return NotImplemented
+        same = self.exponent == other.exponent and self.amax == other.amax
+        return same and torch.equal(self.counts, other.counts.to(self.device))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"AbsHistogram(total={self.total}, amax={self.amax:g}, range=2**{self.exponent})"
+
+
+def find_nonfinite(histograms: Sequence[AbsHistogram]) -> int | None:
+    """The index of the first histogram that was shown NaN or infinity, or None.
+
+    Waits for each device once, however many histograms it has.
+    """
+    groups: dict[torch.device, list[int]] = {}
+    for index, histogram in enumerate(histograms):
+        if histogram._counts is not None:
+            groups.setdefault(histogram._counts.device, []).append(index)
+    found = []
+    for indices in groups.values():
+        finite = torch.stack([histograms[index]._finite for index in indices]).tolist()
+        found += [index for index, good in zip(indices, finite, strict=True) if not good]
+    return min(found, default=None)
+
+
+def _not_finite(subject: str) -> str:
+    return (
+        f"{subject} holds NaN or infinity, which has no place in a histogram. Check the model's "
+        "weights and the normalization of the calibration data."
+    )
+
+
+def _flat(values: Tensor) -> Tensor:
+    """All values in one dimension, in whatever order needs no copy."""
+    if values.is_complex():
+        raise CalibrationError(
+            f"A tensor is {values.dtype}, which has no INT8 form. Leave complex tensors unquantized."
+        )
+    values = values.detach()
+    if values.dtype not in _AS_THEY_ARE:
+        values = values.float()
+    if (
+        not values.is_contiguous()
+    ):  # channels_last and transposed tensors are dense in another order
+        values = values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
+    return values.reshape(-1)
+
+
+def _range_exponent(peak: Tensor) -> Tensor:
+    """The least e with ``peak < 2**e``, from the bits of a float32: int32, within the limits."""
+    return ((peak.view(torch.int32) >> 23) - 126).clamp(MIN_EXPONENT, MAX_EXPONENT)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """``2**exponent`` as float32, put together from its bits: exact for -126..127."""
+    return ((exponent + 127) << 23).view(torch.float32)
+
+
+def _count_on_cpu(flat: Tensor, factor: Tensor) -> Tensor:
+    counts = torch.zeros(BINS, dtype=torch.int64)
+    size = min(flat.numel(), _CPU_CHUNK)
+    scaled = torch.empty(size, dtype=torch.float32)
+    # 16-bit bins: bincount reads them twice as fast as 32-bit ones, and five times as fast as 64-bit.
+    bins = torch.empty(size, dtype=torch.int16)
+    for chunk in flat.split(_CPU_CHUNK):
+        n = chunk.numel()
+        scaled[:n].copy_(chunk).mul_(factor)
+        bins[:n].copy_(scaled[:n]).abs_()  # truncation is symmetric about zero
+        counts += torch.bincount(bins[:n], minlength=BINS)
+    return counts
+
+
+def _count_on_device(flat: Tensor, factor: Tensor) -> Tensor:
+    counts = torch.zeros(BINS, dtype=torch.int64, device=flat.device)
+    # bincount waits for the device. histc does not, but refuses to run in deterministic mode,
+    # although its result here does not depend on the order: its counts are whole numbers.
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    for chunk in flat.split(_DEVICE_CHUNK):
+        scaled = (chunk.float() * factor).abs_()
+        if deterministic:
+            counts += torch.bincount(
+                scaled.nan_to_num_(0, 0).clamp_(max=BINS - 1).int(), minlength=BINS
+            )
+        else:
+            counts += torch.histc(scaled, BINS, 0, BINS).long()
+    return counts

@@ -1,0 +1,71 @@
+"""The quantization stage: place, calibrate, insert."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from trtcompile.node_info import layer_name
+from trtcompile.ptq.calibrators import Calibrator
+from trtcompile.ptq.fingerprint import fingerprints
+from trtcompile.ptq.insert import insert_qdq
+from trtcompile.ptq.placement import place
+from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.table import CalibrationTable
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What the stage did.
+
+    Attributes:
+        table: the scales; None where nothing could be quantized.
+        skipped: tensor name of each weighted operator that stays in floating point, and why.
+    """
+
+    table: CalibrationTable | None
+    skipped: dict[str, str]
+
+
+def quantize(
+    graph_module: GraphModule,
+    taken: Collection[Node],
+    calibrator: Calibrator,
+    arguments: tuple[Any, ...],
+    device: torch.device,
+) -> Quantization:
+    """Quantizes a lowered graph in place.
+
+    Args:
+        graph_module: the lowered FP32 graph.
+        taken: the operators that TensorRT takes.
+        calibrator: gives the scales.
+        arguments: the model's arguments with an ``Input`` for each tensor.
+        device: where to calibrate unless the calibrator names a device.
+
+    Raises:
+        CalibrationError: the calibration data or table cannot be used.
+    """
+    placement = place(graph_module, taken)
+    skipped = {layer_name(node): reason for node, reason in placement.skipped.items()}
+    if not placement.readers:
+        return Quantization(None, skipped)
+    hashes = fingerprints(graph_module)
+    output = next(iter(reversed(graph_module.graph.nodes)))
+    nodes = {layer_name(node): node for group in placement.groups for node in group}
+    request = CalibrationRequest(
+        graph=graph_module,
+        groups=tuple(tuple(layer_name(node) for node in group) for group in placement.groups),
+        nodes=nodes,
+        fingerprints={name: hashes[node] for name, node in nodes.items()},
+        graph_hash=hashes[output],
+        arguments=arguments,
+        device=device,
+    )
+    table = calibrator.calibrate(request)
+    insert_qdq(graph_module, placement, table)
+    return Quantization(table, skipped)

@@ -1,0 +1,49 @@
+"""Writing files so that neither a crash nor a reader meets half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Replaces the contents of files, each in one step, in the order given.
+
+    Everything is first written beside its target and flushed to the disk. Only then are the targets
+    replaced, so a full disk, an interruption, or a crash before that leaves all of them as they were.
+    Symbolic links stay links.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            target = path.resolve()
+            temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+            staged[temporary] = target
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+        for temporary, target in staged.items():
+            temporary.replace(target)
+        for folder in {target.parent for target in staged.values()}:
+            _flush_folder(folder)
+    finally:
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,58 @@
+"""``CalibrationRequest``: what the compiler asks of a calibrator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trtcompile.errors import CalibrationError
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationRequest:
+    """A graph, and the tensors in it that need a scale.
+
+    Attributes:
+        graph: the lowered FP32 graph; flat placeholders, one for each ``Input`` leaf; a flat tuple as
+            output; weights on the CPU. A calibrator must not change it.
+        groups: names of tensors that share one scale; most groups have one name. The scale comes from
+            the values of all members together, and every name gets it.
+        nodes: tensor name -> the node whose value is observed. Two names may have one node.
+        fingerprints: tensor name -> hash of everything that computes the tensor.
+        graph_hash: identifies the whole graph.
+        arguments: the parsed inputs, as ``trtcompile.inputs.parse_inputs`` returns them.
+        device: where to calibrate unless the calibrator names a device.
+
+    Raises:
+        CalibrationError: a group is empty, a name is in two groups, or a name lacks its node or
+            fingerprint.
+    """
+
+    graph: torch.fx.GraphModule
+    groups: tuple[tuple[str, ...], ...]
+    nodes: Mapping[str, torch.fx.Node]
+    fingerprints: Mapping[str, str]
+    graph_hash: str
+    arguments: tuple[Any, ...]
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        names = self.names
+        if not all(self.groups) or len(set(names)) != len(names):
+            raise CalibrationError(
+                f"The calibration request has the groups {self.groups}: one is empty, or a tensor is in "
+                "two. Name each tensor once."
+            )
+        missing = [n for n in names if n not in self.nodes or n not in self.fingerprints]
+        if missing:
+            raise CalibrationError(
+                f"The calibration request has no node or no fingerprint for {missing}. Give both."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every tensor that needs a scale, in the order of the groups."""
+        return tuple(name for group in self.groups for name in group)

@@ -1,0 +1,188 @@
+"""``TRTModule``: a compiled model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from trtcompile.engine import Engine
+from trtcompile.errors import AutogradError, EngineLoadError, InputMismatchError
+from trtcompile.inputs import Input, flat_inputs
+from trtcompile.partition.report import PartitionReport
+from trtcompile.runtime.engine_module import EngineModule
+from trtcompile.settings import CompileSpec
+
+
+class TRTModule(nn.Module):
+    """A model whose supported parts are TensorRT engines and whose rest is PyTorch.
+
+    For inference only. It holds no parameters of its own: moving or casting it has no effect, compile again instead.
+
+    Args:
+        executor: the PyTorch remainder, which calls ``EngineModule`` submodules.
+        arguments: the positional arguments with an ``Input`` for each tensor.
+        argument_names: names by which ``forward`` accepts them as keywords.
+        in_spec: pytree of ``(args, kwargs)``.
+        out_spec: pytree of the output.
+        spec: the settings.
+        report: where each operator runs.
+        lowered: the lowered graph, Q/DQ included; None if not kept.
+        calibration_table: tensor name to scale; None without INT8.
+        graph_hash: identifies the lowered graph and its weights.
+
+    Attributes:
+        spec: the settings it was compiled with.
+        report: where each operator runs, and why.
+        calibration_table: tensor name to scale; None without INT8.
+    """
+
+    def __init__(
+        self,
+        *,
+        executor: GraphModule,
+        arguments: tuple[Any, ...],
+        argument_names: Sequence[str],
+        in_spec: pytree.TreeSpec,
+        out_spec: pytree.TreeSpec,
+        spec: CompileSpec,
+        report: PartitionReport | None,
+        lowered: GraphModule | None,
+        calibration_table: Mapping[str, float] | None,
+        graph_hash: str,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.report = report
+        self.calibration_table = calibration_table
+        self.graph_hash = graph_hash
+        self.arguments = arguments
+        self.argument_names = tuple(argument_names)
+        self._in_spec = in_spec
+        self._out_spec = out_spec
+        self._inputs = flat_inputs(arguments)
+        # Kept out of nn.Module's registry: `.to()`, `.half()` and `state_dict()` must not reach into them.
+        self.__dict__["_executor"] = executor
+        self.__dict__["_lowered"] = lowered
+        self.__dict__["_placed"] = False
+
+    @property
+    def lowered(self) -> GraphModule:
+        """The lowered graph, Q/DQ included, in plain PyTorch: the simulation. Its weights stay on the CPU.
+
+        It takes the model's tensors flat and returns the model's output structure.
+
+        Raises:
+            AttributeError: it was not kept (``keep_lowered=False``, or the module was loaded from a file).
+        """
+        lowered: GraphModule | None = self.__dict__["_lowered"]
+        if lowered is None:
+            raise AttributeError("the lowered graph was not kept. Compile with keep_lowered=True.")
+        return lowered
+
+    @property
+    def executor(self) -> GraphModule:
+        """The PyTorch remainder with its engine calls, on flat inputs and outputs."""
+        executor: GraphModule = self.__dict__["_executor"]
+        return executor
+
+    @property
+    def engine_modules(self) -> tuple[EngineModule, ...]:
+        """The engine calls of the executor, in order."""
+        return tuple(m for m in self.executor.children() if isinstance(m, EngineModule))
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The serialized engines, in the order in which they run."""
+        return tuple(module.engine for module in self.engine_modules)
+
+    @property
+    def runnable(self) -> str | None:
+        """None if the engines can run on this machine, else why not."""
+        return next((r for m in self.engine_modules if (r := m.why_not_runnable) is not None), None)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model.
+
+        Raises:
+            InputMismatchError: an input's number, shape, dtype, or device is not what was compiled for.
+            AutogradError: an input requires gradients while they are being recorded.
+            EngineLoadError: the engines cannot run on this machine.
+        """
+        tensors = self._flatten(args, kwargs)
+        self._check(tensors)
+        if not self.__dict__["_placed"]:
+            self._place()
+        with torch.no_grad():
+            outputs = self.executor(*tensors)
+        return pytree.tree_unflatten(list(outputs), self._out_spec)
+
+    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        if kwargs:
+            args = self._positional(args, kwargs)
+        tensors, in_spec = pytree.tree_flatten((args, {}))
+        if in_spec != self._in_spec:
+            expected = ", ".join(_describe(argument) for argument in self.arguments)
+            raise InputMismatchError(
+                f"forward got arguments of another structure than it was compiled for. Pass ({expected})."
+            )
+        return tensors
+
+    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        names = self.argument_names[len(args) :]
+        unknown = [name for name in kwargs if name not in names]
+        if unknown or len(kwargs) != len(names):
+            raise InputMismatchError(
+                f"forward got the keywords {sorted(kwargs)} beside {len(args)} positional arguments. It was compiled "
+                f"for {list(self.argument_names)}."
+            )
+        return (*args, *(kwargs[name] for name in names))
+
+    def _check(self, tensors: Sequence[Any]) -> None:
+        device = self.spec.device.torch_device
+        for index, (tensor, expected) in enumerate(zip(tensors, self._inputs, strict=True)):
+            label = f"input {index}" + (f" ({expected.name})" if expected.name else "")
+            if not isinstance(tensor, torch.Tensor):
+                raise InputMismatchError(
+                    f"{label} is a {type(tensor).__name__}. Pass a tensor of {expected.describe()}."
+                )
+            if tensor.dtype != expected.dtype:
+                raise InputMismatchError(
+                    f"{label} has dtype {tensor.dtype}, but the model was compiled for {expected.describe()}. Cast it."
+                )
+            if not expected.accepts(tensor.shape):
+                raise InputMismatchError(
+                    f"{label} has shape {list(tensor.shape)}, but the model was compiled for {expected.describe()}. "
+                    "Pass such a shape, or compile with an Input that has a range."
+                )
+            if tensor.requires_grad and torch.is_grad_enabled():
+                raise AutogradError(
+                    f"{label} requires gradients, and engines have none. Call the module under torch.no_grad(), or "
+                    "train the original model."
+                )
+        # Where the engines cannot run, that is the thing to say, not that the data should be on a missing GPU.
+        if not self.__dict__["_placed"] and (reason := self.runnable) is not None:
+            raise EngineLoadError(f"{reason}. Compile the model on the machine that is to run it.")
+        for index, tensor in enumerate(tensors):
+            if tensor.device != device:
+                raise InputMismatchError(
+                    f"input {index} is on {tensor.device}, but the engines run on {device}. Move it there."
+                )
+
+    def _place(self) -> None:
+        """Brings the PyTorch remainder to the engines' GPU."""
+        self.executor.to(self.spec.device.torch_device)
+        self.__dict__["_placed"] = True
+
+    def extra_repr(self) -> str:
+        """The inputs and engines, for ``print``."""
+        inputs = ", ".join(_describe(argument) for argument in self.arguments)
+        return f"inputs=({inputs}), engines={list(self.engines)}"
+
+
+def _describe(argument: Any) -> str:
+    return str(pytree.tree_map(lambda i: i.describe() if isinstance(i, Input) else i, argument))

@@ -1,0 +1,131 @@
+"""Executes one engine on one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from trtcompile import _tensorrt
+from trtcompile._tensorrt import trt
+from trtcompile.engine import Engine
+from trtcompile.errors import EngineLoadError
+
+
+class EngineSession:
+    """A deserialized engine with its execution context and stream.
+
+    Not thread-safe: an execution context serves one call at a time.
+
+    Args:
+        engine: the engine; the caller has checked that it can run here.
+        device: the CUDA device.
+        use_cuda_graphs: replays a captured CUDA graph for each set of input shapes.
+
+    Raises:
+        EngineLoadError: TensorRT cannot read the plan.
+    """
+
+    def __init__(self, engine: Engine, device: torch.device, *, use_cuda_graphs: bool) -> None:
+        self._engine = engine
+        self._device = device
+        self._use_cuda_graphs = use_cuda_graphs
+        self._graphs: dict[tuple[tuple[int, ...], ...], _CapturedExecution] = {}
+        logger = _tensorrt.new_logger()
+        with torch.cuda.device(device):
+            self._runtime = trt.Runtime(logger)
+            self._cuda_engine = self._runtime.deserialize_cuda_engine(engine.plan)
+            if self._cuda_engine is None:
+                said = "; ".join(logger.lines) or "it logged nothing"
+                raise EngineLoadError(
+                    f"TensorRT cannot read the plan of {engine.name} (built by {engine.provenance.flavour} "
+                    f"{engine.provenance.version}): {said}. Compile the model again on this machine."
+                )
+            self._context = self._cuda_engine.create_execution_context()
+            # On the default stream TensorRT synchronizes more than it needs to.
+            self._stream = torch.cuda.Stream(device)
+        self._is_static = all(low == high for low, _, high in engine.shape_ranges)
+        self._output_shapes: list[tuple[int, ...]] | None = None
+
+    def inspect(self) -> str:
+        """TensorRT's own description of the engine's layers, as JSON."""
+        inspector = self._cuda_engine.create_engine_inspector()
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Executes the engine; the result is ordered after it on the current stream.
+
+        Args:
+            inputs: one tensor on the session's device for each input binding, of its dtype and within its shapes.
+        """
+        with torch.cuda.device(self._device):
+            inputs = [tensor.contiguous() for tensor in inputs]
+            if self._use_cuda_graphs:
+                return self._replay(inputs)
+            outputs = self._bind(inputs)
+            self._launch()
+            return outputs
+
+    def _bind(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        for binding, tensor in zip(self._engine.inputs, inputs, strict=True):
+            if not self._is_static:
+                self._context.set_input_shape(binding.name, tuple(tensor.shape))
+            self._context.set_tensor_address(binding.name, tensor.data_ptr())
+        outputs = []
+        for binding, shape in zip(self._engine.outputs, self._shapes_of_outputs(), strict=True):
+            output = torch.empty(shape, dtype=binding.dtype, device=self._device)
+            self._context.set_tensor_address(binding.name, output.data_ptr())
+            outputs.append(output)
+        return tuple(outputs)
+
+    def _shapes_of_outputs(self) -> list[tuple[int, ...]]:
+        if self._output_shapes is not None:
+            return self._output_shapes
+        shapes = [tuple(self._context.get_tensor_shape(b.name)) for b in self._engine.outputs]
+        if self._is_static:
+            self._output_shapes = shapes
+        return shapes
+
+    def _launch(self) -> None:
+        current = torch.cuda.current_stream(self._device)
+        if current != torch.cuda.default_stream(self._device):
+            self._execute(current)
+            return
+        self._stream.wait_stream(current)
+        self._execute(self._stream)
+        current.wait_stream(self._stream)
+
+    def _execute(self, stream: torch.cuda.Stream) -> None:
+        if not self._context.execute_async_v3(stream.cuda_stream):
+            raise EngineLoadError(
+                f"TensorRT failed to launch {self._engine.name}. The log of 'trtcompile.tensorrt' has its reason."
+            )
+
+    def _replay(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        key = tuple(tuple(tensor.shape) for tensor in inputs)
+        captured = self._graphs.get(key)
+        if captured is None:
+            captured = self._graphs[key] = self._capture(inputs)
+        for static, tensor in zip(captured.inputs, inputs, strict=True):
+            static.copy_(tensor)
+        captured.graph.replay()
+        # The graph writes to the same memory at each replay, which a caller who keeps a result must not see.
+        return tuple(output.clone() for output in captured.outputs)
+
+    def _capture(self, inputs: Sequence[torch.Tensor]) -> _CapturedExecution:
+        static = [tensor.clone() for tensor in inputs]
+        outputs = self._bind(static)
+        self._launch()  # TensorRT allocates and uploads at the first execution, which a graph must not contain
+        torch.cuda.synchronize(self._device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._execute(self._stream)
+        return _CapturedExecution(graph, static, outputs)
+
+
+class _CapturedExecution:
+    def __init__(self, graph: Any, inputs: list[torch.Tensor], outputs: tuple[torch.Tensor, ...]) -> None:
+        self.graph = graph
+        self.inputs = inputs
+        self.outputs = outputs

@@ -1,0 +1,332 @@
+"""Every option of a compilation: its name, default, meaning, and check, once.
+
+``compile(...)`` and ``torch.compile(..., backend="trt", options={...})`` both go through
+``CompileSpec.from_options``. Nothing else, no environment variable and no global, alters a build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trtcompile.errors import SettingsError
+
+SUPPORTED_PRECISIONS: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.int8)
+
+
+class DeviceType(enum.Enum):
+    """The kind of processor an engine is built for."""
+
+    GPU = "gpu"
+    DLA = "dla"
+
+
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = list(known)
+    for name in names:
+        if name in known:
+            continue
+        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Use one of {', '.join(known)}."
+        raise SettingsError(f"{what} has no option {name!r}. {hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What an engine is built for and where it runs.
+
+    Args:
+        device_type: ``DeviceType.GPU``. ``DeviceType.DLA`` is refused until it works.
+        gpu_id: CUDA ordinal of the GPU that runs the engine.
+        dla_core: DLA core; only 0 (its default) is accepted while DLA is refused.
+        allow_gpu_fallback: lets a DLA engine use the GPU for layers that DLA lacks; needs DLA.
+        disable_tf32: computes FP32 convolutions and matrix products in full FP32 instead of TF32.
+        compute_capability: ``"8.9"`` or several, for ahead-of-time builds with TensorRT-RTX on a machine
+            without that GPU. None means the GPU at ``gpu_id``.
+
+    Raises:
+        SettingsError: a field has the wrong type or value, or would have no effect.
+    """
+
+    device_type: DeviceType = DeviceType.GPU
+    gpu_id: int = 0
+    dla_core: int = 0
+    allow_gpu_fallback: bool = False
+    disable_tf32: bool = False
+    compute_capability: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device_type, DeviceType):
+            raise SettingsError(
+                f"device_type is {self.device_type!r}, not a DeviceType. Use trtcompile.DeviceType.GPU."
+            )
+        for name in ("allow_gpu_fallback", "disable_tf32"):
+            _require_bool(f"Device.{name}", getattr(self, name))
+        for name in ("gpu_id", "dla_core"):
+            _require_int(f"Device.{name}", getattr(self, name), low=0)
+        if self.device_type is DeviceType.DLA:
+            raise SettingsError(
+                "device_type is DeviceType.DLA, which trtcompile cannot build for yet. Use DeviceType.GPU."
+            )
+        if self.dla_core != 0:
+            raise SettingsError(
+                f"dla_core is {self.dla_core}, but device_type is GPU, which has no DLA cores. Leave dla_core at 0."
+            )
+        if self.allow_gpu_fallback:
+            raise SettingsError(
+                "allow_gpu_fallback is True, but device_type is GPU, where nothing can fall back from. Leave it False."
+            )
+        object.__setattr__(self, "compute_capability", self._normalized_capabilities())
+
+    def _normalized_capabilities(self) -> tuple[str, ...] | None:
+        value = self.compute_capability
+        if value is None:
+            return None
+        values = (value,) if isinstance(value, str) else tuple(value)
+        for item in values:
+            if not isinstance(item, str) or not re.fullmatch(r"\d+\.\d", item):
+                raise SettingsError(
+                    f"compute_capability {item!r} is not a version. Write it as a string such as '8.9'."
+                )
+        if not values or len(set(values)) != len(values):
+            raise SettingsError(
+                f"compute_capability {values!r} is empty or repeats a version. Name each target once."
+            )
+        return values
+
+    @property
+    def compute_capabilities(self) -> tuple[str, ...]:
+        """The named targets; empty when the engine is for the GPU at ``gpu_id``."""
+        value = self.compute_capability
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The CUDA device whose tensors the engine reads and writes."""
+        return torch.device("cuda", self.gpu_id)
+
+    @classmethod
+    def from_any(cls, value: Device | str | torch.device | int | Mapping[str, Any] | None) -> Device:
+        """Reads a ``Device``, ``"cuda:1"``, a ``torch.device``, an ordinal, or a dictionary of fields.
+
+        Raises:
+            SettingsError: the value names no GPU, or a dictionary has an unknown field.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, Device):
+            return value
+        if isinstance(value, Mapping):
+            _refuse_unknown(value, [f.name for f in dataclasses.fields(cls)], "Device")
+            return cls(**value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls(gpu_id=value)
+        if isinstance(value, str):
+            try:
+                value = torch.device(re.sub(r"^gpu\b", "cuda", value))
+            except RuntimeError as error:
+                raise SettingsError(
+                    f"device {value!r} is not a device name. Use 'cuda:0' or a trtcompile.Device."
+                ) from error
+        if not isinstance(value, torch.device):
+            raise SettingsError(
+                f"device is a {type(value).__name__}. Use a trtcompile.Device, 'cuda:0', or a dictionary."
+            )
+        if value.type != "cuda":
+            raise SettingsError(
+                f"device is {str(value)!r}, but TensorRT engines run on CUDA GPUs. To build on a machine without one, "
+                "use Device(compute_capability='8.9') with TensorRT-RTX."
+            )
+        return cls(gpu_id=value.index or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSpec:
+    """The settings of one compilation.
+
+    Args:
+        enabled_precisions: any set of ``torch.float32``, ``torch.float16``, ``torch.int8`` (``torch.float`` and
+            ``torch.half`` are the same types). INT8 goes where the placement rules put Q/DQ; FP16 is used
+            elsewhere only if listed, else FP32.
+        calibrator: gives the activation scales for INT8: a calibrator of ``trtcompile.ptq``.
+        device: a ``Device`` or anything that ``Device.from_any`` reads.
+        min_block_size: when a model does not fit into one engine, engines with fewer operators than this
+            are run by PyTorch instead.
+        torch_executed_ops: operators left to PyTorch, as ``torch.ops`` overloads or names such as
+            ``"aten.relu"`` (every overload) or ``"aten.relu.default"``.
+        require_full_compilation: raises ``UnsupportedGraphError`` if anything would be left to PyTorch.
+        keep_lowered: keeps the lowered graph, Q/DQ included, as ``compiled.lowered``.
+        workspace_size: upper limit, in bytes, of the scratch memory that TensorRT may use; None for its default.
+        optimization_level: builder effort from 0 (fast build) to 5 (fast engine); None for TensorRT's default.
+        timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.
+        use_cuda_graphs: replays each engine as a CUDA graph, captured once for each input shape.
+
+    Raises:
+        SettingsError: a value has the wrong type, is out of range, or contradicts another.
+    """
+
+    enabled_precisions: frozenset[torch.dtype] = frozenset({torch.float32})
+    calibrator: Any = None
+    device: Device = dataclasses.field(default_factory=Device)
+    min_block_size: int = 5
+    torch_executed_ops: frozenset[str] = frozenset()
+    require_full_compilation: bool = False
+    keep_lowered: bool = True
+    workspace_size: int | None = None
+    optimization_level: int | None = None
+    timing_cache_file: str | None = None
+    use_cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        setattr_ = object.__setattr__
+        setattr_(self, "enabled_precisions", _precisions(self.enabled_precisions))
+        setattr_(self, "device", Device.from_any(self.device))
+        setattr_(self, "torch_executed_ops", _operator_names(self.torch_executed_ops))
+        _require_int("min_block_size", self.min_block_size, low=1)
+        for name in ("require_full_compilation", "keep_lowered", "use_cuda_graphs"):
+            _require_bool(name, getattr(self, name))
+        if self.workspace_size is not None:
+            _require_int("workspace_size", self.workspace_size, low=1)
+        if self.optimization_level is not None:
+            _require_int("optimization_level", self.optimization_level, low=0, high=5)
+        if self.timing_cache_file is not None:
+            if not isinstance(self.timing_cache_file, (str, os.PathLike)):
+                raise SettingsError(
+                    f"timing_cache_file is a {type(self.timing_cache_file).__name__}. Give a path."
+                )
+            setattr_(self, "timing_cache_file", os.fspath(self.timing_cache_file))
+        self._check_calibrator()
+
+    def _check_calibrator(self) -> None:
+        if self.uses_int8 and self.calibrator is None:
+            raise SettingsError(
+                "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges. Pass "
+                "calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or CacheCalibrator(cache_file) to reuse "
+                "a calibration table."
+            )
+        if self.calibrator is not None and not self.uses_int8:
+            raise SettingsError(
+                "a calibrator was given, but enabled_precisions has no torch.int8, so it would have no effect. Add "
+                "torch.int8 to enabled_precisions or drop the calibrator."
+            )
+        if self.calibrator is not None and not callable(getattr(self.calibrator, "calibrate", None)):
+            raise SettingsError(
+                f"calibrator is a {type(self.calibrator).__name__}, which is not a calibrator. Wrap a DataLoader as "
+                "trtcompile.ptq.DataLoaderCalibrator(dataloader)."
+            )
+
+    @property
+    def uses_int8(self) -> bool:
+        """Whether Q/DQ are placed."""
+        return torch.int8 in self.enabled_precisions
+
+    @property
+    def uses_fp16(self) -> bool:
+        """Whether floating-point operators run in FP16."""
+        return torch.float16 in self.enabled_precisions
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """The names of all options."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, spec: CompileSpec | None = None) -> CompileSpec:
+        """Makes a spec from plain options, on top of ``spec`` where one is given.
+
+        Raises:
+            SettingsError: an option is unknown (the nearest name is offered), or its value is refused.
+        """
+        _refuse_unknown(options, cls.option_names(), "trtcompile")
+        if spec is not None and not isinstance(spec, CompileSpec):
+            raise SettingsError(f"spec is a {type(spec).__name__}. Give a trtcompile.CompileSpec.")
+        return cls(**options) if spec is None else dataclasses.replace(spec, **options)
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as JSON-able values, for saved files and reports."""
+        return {
+            "enabled_precisions": sorted(str(p).removeprefix("torch.") for p in self.enabled_precisions),
+            "calibrator": None if self.calibrator is None else repr(self.calibrator),
+            "device": {
+                "device_type": self.device.device_type.name,
+                "gpu_id": self.device.gpu_id,
+                "disable_tf32": self.device.disable_tf32,
+                "compute_capability": list(self.device.compute_capabilities) or None,
+            },
+            "min_block_size": self.min_block_size,
+            "torch_executed_ops": sorted(self.torch_executed_ops),
+            "require_full_compilation": self.require_full_compilation,
+            "workspace_size": self.workspace_size,
+            "optimization_level": self.optimization_level,
+            "use_cuda_graphs": self.use_cuda_graphs,
+        }
+
+
+def _require_int(name: str, value: object, *, low: int, high: int | None = None) -> None:
+    bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SettingsError(f"{name} is {value!r}, not an integer. Use a whole number {bounds}.")
+    if value < low or (high is not None and value > high):
+        raise SettingsError(f"{name} is {value}, out of range. Use a whole number {bounds}.")
+
+
+def _require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{name} is {value!r}, not a bool. Use True or False.")
+
+
+def _precisions(value: Any) -> frozenset[torch.dtype]:
+    if isinstance(value, torch.dtype):
+        value = {value}
+    try:
+        precisions = frozenset(value)
+    except TypeError:
+        raise SettingsError(
+            f"enabled_precisions is {value!r}. Use a set such as {{torch.float32, torch.int8}}."
+        ) from None
+    for precision in precisions:
+        if precision not in SUPPORTED_PRECISIONS:
+            raise SettingsError(
+                f"enabled_precisions has {precision!r}. Use any of torch.float32, torch.float16, torch.int8."
+            )
+    if not precisions:
+        raise SettingsError("enabled_precisions is empty. Name at least one of torch.float32, torch.float16, torch.int8.")
+    return precisions
+
+
+def _operator_names(value: Any) -> frozenset[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SettingsError(
+            f"torch_executed_ops is {value!r}. Use a set of operators such as {{torch.ops.aten.relu.default}}."
+        )
+    names = set()
+    for operator in value:
+        name = operator if isinstance(operator, str) else str(operator)
+        is_overload = isinstance(operator, (str, torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+        name = name.removeprefix("torch.ops.")
+        if not is_overload or not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
+            raise SettingsError(
+                f"torch_executed_ops has {operator!r}, which is no operator. Use names such as 'aten.relu' or "
+                "overloads such as torch.ops.aten.relu.default."
+            )
+        if not _operator_exists(name):
+            raise SettingsError(
+                f"torch_executed_ops has {name!r}, which PyTorch does not define. Check the spelling; the report lists "
+                "the operators of a model."
+            )
+        names.add(name)
+    return frozenset(names)
+
+
+def _operator_exists(name: str) -> bool:
+    namespace, operator, *overload = name.split(".")
+    packet = getattr(getattr(torch.ops, namespace), operator, None)
+    return packet is not None and (not overload or overload[0] in packet.overloads())
