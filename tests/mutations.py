@@ -22,6 +22,13 @@ class Mutation:
 
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
+        name="layering: settings imports the engine",
+        file="trtcompile/settings.py",
+        old="from trtcompile.errors import SettingsError\n",
+        new="import trtcompile.engine\nfrom trtcompile.errors import SettingsError\n",
+        tests=("tests/py/test_layering.py::test_imports_point_one_way",),
+    ),
+    Mutation(
         name="layering: a neighbour may be imported",
         file="tests/py/test_layering.py",
         old="TIER[target] == TIER[unit] and (unit, target) not in SAME_TIER",

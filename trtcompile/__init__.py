@@ -4,7 +4,7 @@ Importing this package imports no TensorRT; the first compilation does.
 """
 
 from trtcompile import ptq
-from trtcompile.compiler import compile
+from trtcompile.compiler import compile  # noqa: A004 (the public name, as in torch.compile)
 from trtcompile.errors import (
     AutogradError,
     CalibrationError,

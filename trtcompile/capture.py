@@ -40,7 +40,9 @@ class CapturedGraph:
     out_spec: pytree.TreeSpec
 
 
-def capture(model: Any, arguments: tuple[Any, ...], *, undecomposed: Collection[Any] = ()) -> CapturedGraph:
+def capture(
+    model: Any, arguments: tuple[Any, ...], *, undecomposed: Collection[Any] = ()
+) -> CapturedGraph:
     """Exports a module with ``torch.export`` and makes it functional.
 
     Args:
@@ -80,7 +82,9 @@ def capture(model: Any, arguments: tuple[Any, ...], *, undecomposed: Collection[
     return from_exported_program(program, arguments)
 
 
-def from_exported_program(program: torch.export.ExportedProgram, arguments: tuple[Any, ...]) -> CapturedGraph:
+def from_exported_program(
+    program: torch.export.ExportedProgram, arguments: tuple[Any, ...]
+) -> CapturedGraph:
     """Takes the graph out of an exported program, parameters included.
 
     Raises:

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from trtcompile import _tensorrt
 from trtcompile.capture import CapturedGraph, capture
 from trtcompile.conversion import REGISTRY, convert
-from trtcompile.engine import build_engine, check_buildable
+from trtcompile.engine import build_engine, check_buildable, gpu_is_present
 from trtcompile.errors import PrecisionWarning, UnsupportedGraphError
 from trtcompile.inputs import flat_inputs, parse_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
@@ -27,7 +26,7 @@ from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec
 
 
-def compile(
+def compile(  # noqa: A001 (the public name, as in torch.compile)
     model: nn.Module, inputs: Sequence[Any], *, spec: CompileSpec | None = None, **options: Any
 ) -> TRTModule:
     """Compiles a module: supported parts become TensorRT engines, the rest stays PyTorch.
@@ -54,7 +53,9 @@ def compile(
     arguments = parse_inputs(inputs)
     check_buildable(settings)
     captured = capture(model, arguments, undecomposed=undecomposed_operators())
-    module = compile_captured(captured, settings, argument_names=_argument_names(model, len(arguments)))
+    module = compile_captured(
+        captured, settings, argument_names=_argument_names(model, len(arguments))
+    )
     if not module.engines:
         raise UnsupportedGraphError(
             f"nothing of the model went into TensorRT.\n{module.report}\nRun the model in PyTorch, or see the reasons "
@@ -101,8 +102,7 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     identity = graph_hash(graph_module)
     quantization = Quantization(None, {})
     if spec.uses_int8:
-        on_gpu = _tensorrt.gpu_capability(spec.device.gpu_id) is not None
-        device = spec.device.torch_device if on_gpu else torch.device("cpu")
+        device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
             graph_module, _taken(graph_module, spec), spec.calibrator, captured.arguments, device
         )
@@ -117,7 +117,9 @@ def split(
     """Partitions a prepared graph and reports on it."""
     graph_module = captured.graph_module
     verdicts = judge(graph_module, spec)
-    partitioned = partition(graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size)
+    partitioned = partition(
+        graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size
+    )
     report = make_report(graph_module, partitioned, quantization.skipped)
     if spec.require_full_compilation and report.fallbacks:
         raise UnsupportedGraphError(

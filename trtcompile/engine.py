@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from trtcompile.conversion.interpreter import NetworkDefinition
 from trtcompile.conversion.network import torch_dtype
 from trtcompile.errors import EngineBuildError, SettingsError
 from trtcompile.partition.shapes import ShapeRange
+from trtcompile.ptq.replace_files import replace_files
 from trtcompile.settings import CompileSpec
 
 
@@ -88,7 +87,9 @@ def check_buildable(spec: CompileSpec) -> Flavour:
                 if flavour.builds_ahead_of_time
                 else "Build on a machine with that GPU, or install tensorrt-rtx to build for RTX GPUs anywhere."
             )
-            raise SettingsError(f"device is cuda:{spec.device.gpu_id}, and this machine has no such GPU. {how}")
+            raise SettingsError(
+                f"device is cuda:{spec.device.gpu_id}, and this machine has no such GPU. {how}"
+            )
         return flavour
     if not flavour.builds_ahead_of_time:
         if named != (here,):
@@ -99,11 +100,18 @@ def check_buildable(spec: CompileSpec) -> Flavour:
         return flavour
     for capability in named:
         if not hasattr(flavour.trt.ComputeCapability, _capability_name(capability)):
-            known = [_spoken(n) for n in flavour.trt.ComputeCapability.__members__ if n.startswith("SM")]
+            known = [
+                _spoken(n) for n in flavour.trt.ComputeCapability.__members__ if n.startswith("SM")
+            ]
             raise SettingsError(
                 f"compute_capability {capability} is not among those of {flavour}. Use one of {', '.join(known)}."
             )
     return flavour
+
+
+def gpu_is_present(spec: CompileSpec) -> bool:
+    """Whether this machine has the GPU that the device names."""
+    return _tensorrt.gpu_capability(spec.device.gpu_id) is not None
 
 
 def _capability_name(capability: str) -> str:
@@ -159,7 +167,9 @@ def build_engine(
 
 
 def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names and precisions for the inspector
+    config.profiling_verbosity = (
+        trt.ProfilingVerbosity.DETAILED
+    )  # layer names and precisions for the inspector
     if spec.device.disable_tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if spec.workspace_size is not None:
@@ -170,7 +180,9 @@ def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:
     if flavour.builds_ahead_of_time and named:
         config.num_compute_capabilities = len(named)
         for index, capability in enumerate(named):
-            config.set_compute_capability(getattr(trt.ComputeCapability, _capability_name(capability)), index)
+            config.set_compute_capability(
+                getattr(trt.ComputeCapability, _capability_name(capability)), index
+            )
 
 
 @contextlib.contextmanager
@@ -196,15 +208,7 @@ def _timing_cache(config: Any, spec: CompileSpec) -> Iterator[None]:
             f"timing_cache_file {str(path)!r} was not written by this TensorRT for this GPU. Name another file."
         )
     yield
-    content = bytes(config.get_timing_cache().serialize())
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_files({path: bytes(config.get_timing_cache().serialize())})
 
 
 def _binding(tensor: Any) -> Binding:
@@ -214,7 +218,9 @@ def _binding(tensor: Any) -> Binding:
 def _provenance(flavour: Flavour, spec: CompileSpec) -> Provenance:
     here = _tensorrt.gpu_capability(spec.device.gpu_id)
     named = spec.device.compute_capabilities
-    gpu_name = torch.cuda.get_device_name(spec.device.gpu_id) if here is not None and not named else None
+    gpu_name = (
+        torch.cuda.get_device_name(spec.device.gpu_id) if here is not None and not named else None
+    )
     return Provenance(
         flavour=flavour.name,
         version=flavour.version,

@@ -58,7 +58,9 @@ class Input:
             names = ("min_shape", "opt_shape", "max_shape")
             missing = [n for n, s in zip(names, ranged, strict=True) if s is None]
             if missing:
-                raise SettingsError(f"Input lacks {', '.join(missing)}. Give min_shape, opt_shape, and max_shape.")
+                raise SettingsError(
+                    f"Input lacks {', '.join(missing)}. Give min_shape, opt_shape, and max_shape."
+                )
             low, opt, high = (_as_shape(n, s) for n, s in zip(names, ranged, strict=True))
         same_rank = len(low) == len(opt) == len(high)
         if not same_rank or any(not a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
@@ -66,11 +68,15 @@ class Input:
                 f"Input has min_shape {low}, opt_shape {opt}, max_shape {high}. Each dimension needs min <= opt <= max."
             )
         if not isinstance(dtype, torch.dtype):
-            raise SettingsError(f"Input dtype is {dtype!r}. Use a torch.dtype such as torch.float32.")
+            raise SettingsError(
+                f"Input dtype is {dtype!r}. Use a torch.dtype such as torch.float32."
+            )
         if name is not None and not isinstance(name, str):
             raise SettingsError(f"Input name is {name!r}. Use a string.")
         for field, value in zip(
-            ("min_shape", "opt_shape", "max_shape", "dtype", "name"), (low, opt, high, dtype, name), strict=True
+            ("min_shape", "opt_shape", "max_shape", "dtype", "name"),
+            (low, opt, high, dtype, name),
+            strict=True,
         ):
             object.__setattr__(self, field, value)
 
@@ -88,10 +94,13 @@ class Input:
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape lies within min and max."""
         return len(shape) == len(self.min_shape) and all(
-            low <= size <= high for low, size, high in zip(self.min_shape, shape, self.max_shape, strict=True)
+            low <= size <= high
+            for low, size, high in zip(self.min_shape, shape, self.max_shape, strict=True)
         )
 
-    def example_tensor(self, device: torch.device | str = "cpu", which: str = "opt") -> torch.Tensor:
+    def example_tensor(
+        self, device: torch.device | str = "cpu", which: str = "opt"
+    ) -> torch.Tensor:
         """A tensor of the ``which`` (min, opt, max) shape with repeatable values.
 
         Floating types are normally distributed, integers are 0 or 1 (valid as an index or a class), bools mixed.
@@ -128,7 +137,9 @@ def _as_shape(name: str, value: Any) -> Shape:
     except TypeError:
         shape = (value,) if not isinstance(value, int) else ()
         if not shape:
-            raise SettingsError(f"Input {name} is {value!r}. Use a sequence of sizes such as (1, 3, 32, 32).") from None
+            raise SettingsError(
+                f"Input {name} is {value!r}. Use a sequence of sizes such as (1, 3, 32, 32)."
+            ) from None
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
         raise SettingsError(f"Input {name} is {value!r}. Use whole numbers of at least 0.")
     return shape
@@ -165,7 +176,9 @@ def parse_inputs(inputs: Any) -> tuple[Any, ...]:
 
     def read(leaf: Any) -> Any:
         if leaf is None or isinstance(leaf, (bool, float, str)):
-            raise SettingsError(f"inputs has the leaf {leaf!r}. Use Input objects, tensors, or shapes.")
+            raise SettingsError(
+                f"inputs has the leaf {leaf!r}. Use Input objects, tensors, or shapes."
+            )
         return Input.from_any(leaf)
 
     return tuple(pytree.tree_map(read, argument, is_leaf=_is_leaf) for argument in inputs)

@@ -10,7 +10,9 @@ from torch.fx import Node
 #: Key of ``node.meta`` with the stable tensor name that calibration tables and layers use.
 TENSOR_NAME = "tensor_name"
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)')
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)'
+)
 _LIBRARY = ("/torch/", "<eval_with_key>")
 
 
@@ -47,5 +49,7 @@ def source_line(node: Node) -> str:
 
 def copy_origin(source: Node, node: Node, value: Any) -> None:
     """Lets a new node inherit where ``source`` came from, and sets its value's metadata."""
-    node.meta = {key: source.meta[key] for key in ("stack_trace", "nn_module_stack") if key in source.meta}
+    node.meta = {
+        key: source.meta[key] for key in ("stack_trace", "nn_module_stack") if key in source.meta
+    }
     node.meta["val"] = value

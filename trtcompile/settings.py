@@ -114,7 +114,9 @@ class Device:
         return torch.device("cuda", self.gpu_id)
 
     @classmethod
-    def from_any(cls, value: Device | str | torch.device | int | Mapping[str, Any] | None) -> Device:
+    def from_any(
+        cls, value: Device | str | torch.device | int | Mapping[str, Any] | None
+    ) -> Device:
         """Reads a ``Device``, ``"cuda:1"``, a ``torch.device``, an ordinal, or a dictionary of fields.
 
         Raises:
@@ -217,7 +219,9 @@ class CompileSpec:
                 "a calibrator was given, but enabled_precisions has no torch.int8, so it would have no effect. Add "
                 "torch.int8 to enabled_precisions or drop the calibrator."
             )
-        if self.calibrator is not None and not callable(getattr(self.calibrator, "calibrate", None)):
+        if self.calibrator is not None and not callable(
+            getattr(self.calibrator, "calibrate", None)
+        ):
             raise SettingsError(
                 f"calibrator is a {type(self.calibrator).__name__}, which is not a calibrator. Wrap a DataLoader as "
                 "trtcompile.ptq.DataLoaderCalibrator(dataloader)."
@@ -239,7 +243,9 @@ class CompileSpec:
         return tuple(field.name for field in dataclasses.fields(cls))
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], *, spec: CompileSpec | None = None) -> CompileSpec:
+    def from_options(
+        cls, options: Mapping[str, Any], *, spec: CompileSpec | None = None
+    ) -> CompileSpec:
         """Makes a spec from plain options, on top of ``spec`` where one is given.
 
         Raises:
@@ -253,7 +259,9 @@ class CompileSpec:
     def describe(self) -> dict[str, Any]:
         """The settings as JSON-able values, for saved files and reports."""
         return {
-            "enabled_precisions": sorted(str(p).removeprefix("torch.") for p in self.enabled_precisions),
+            "enabled_precisions": sorted(
+                str(p).removeprefix("torch.") for p in self.enabled_precisions
+            ),
             "calibrator": None if self.calibrator is None else repr(self.calibrator),
             "device": {
                 "device_type": self.device.device_type.name,
@@ -298,7 +306,9 @@ def _precisions(value: Any) -> frozenset[torch.dtype]:
                 f"enabled_precisions has {precision!r}. Use any of torch.float32, torch.float16, torch.int8."
             )
     if not precisions:
-        raise SettingsError("enabled_precisions is empty. Name at least one of torch.float32, torch.float16, torch.int8.")
+        raise SettingsError(
+            "enabled_precisions is empty. Name at least one of torch.float32, torch.float16, torch.int8."
+        )
     return precisions
 
 
@@ -310,7 +320,9 @@ def _operator_names(value: Any) -> frozenset[str]:
     names = set()
     for operator in value:
         name = operator if isinstance(operator, str) else str(operator)
-        is_overload = isinstance(operator, (str, torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+        is_overload = isinstance(
+            operator, (str, torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+        )
         name = name.removeprefix("torch.ops.")
         if not is_overload or not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
             raise SettingsError(

@@ -16,17 +16,20 @@ from typing import Any
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "deselected")
+COUNTED = ("passed", "skipped", "xfailed", "xpassed", "deselected")
+FAILED = ("failed", "error")
 
 
 def write_summary(
     path: Path, stats: Mapping[str, Sequence[Any]], exit_status: int, commit: str | None
 ) -> None:
     """Writes the summary to ``path`` in one step, so that a reader never sees half of it."""
+    failures = sorted(report.nodeid for outcome in FAILED for report in stats.get(outcome, ()))
     summary = {
+        "failed": len(failures),
         **{outcome: len(stats.get(outcome, ())) for outcome in COUNTED},
         "exit_status": exit_status,
-        "failures": sorted(r.nodeid for o in ("failed", "error") for r in stats.get(o, ())),
+        "failures": failures,
         "skips": dict(sorted((r.nodeid, _reason(r)) for r in stats.get("skipped", ()))),
         "seconds": round(sum(getattr(r, "duration", 0.0) for r in _reports(stats)), 1),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -43,7 +46,7 @@ def write_summary(
 
 def _reports(stats: Mapping[str, Sequence[Any]]) -> list[Any]:
     # "" has the set-up and tear-down phases of tests that went well.
-    return [report for outcome in (*COUNTED, "") for report in stats.get(outcome, ())]
+    return [report for outcome in (*COUNTED, *FAILED, "") for report in stats.get(outcome, ())]
 
 
 def _reason(report: Any) -> str:

@@ -32,9 +32,14 @@ def test_known():
 SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')\n"
 
 
-def run_suite(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict]:
-    for name in ("conftest.py", "gpu_requirements.py", "run_summary.py"):
+def run_suite(
+    folder: Path, *options: str, missing: str | None = None
+) -> tuple[subprocess.CompletedProcess[str], dict]:
+    """Runs the small suite on a machine that lacks ``missing``, whatever this one has."""
+    for name in ("conftest.py", "run_summary.py"):
         shutil.copy(HERE / name, folder)
+    requirements = f"def missing_for_gpu_tests():\n    return {missing!r}\n"
+    (folder / "gpu_requirements.py").write_text(requirements)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     (folder / "test_suite.py").write_text(SUITE)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
@@ -52,22 +57,33 @@ def run_suite(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[
 
 def test_a_skip_is_a_skip_without_the_option(tmp_path: Path) -> None:
     (tmp_path / "test_more.py").write_text(SKIPPED_MODULE)
-    done, summary = run_suite(tmp_path)
+    done, summary = run_suite(tmp_path, missing="no GPU here")
     assert done.returncode == 0, done.stdout
     assert summary["failed"] == 0
     assert summary["passed"] == 1
+    assert summary["skipped"] == 4
     assert summary["skips"]["test_suite.py::test_elsewhere"] == "not about GPUs"
-    assert {"test_suite.py::test_on_gpu", "test_more.py"} <= set(summary["skips"])
+    assert summary["skips"]["test_suite.py::test_on_gpu"] == "no GPU here"
+    assert "no_such_module" in summary["skips"]["test_more.py"]
     assert summary["commit"] == "abc"
 
 
 def test_a_skipped_gpu_test_fails_with_the_option(tmp_path: Path) -> None:
     done, summary = run_suite(tmp_path, "--require-gpu")
     assert done.returncode == 1
-    assert "test_suite.py::test_on_gpu" in summary["failures"]
+    assert summary["failures"] == ["test_suite.py::test_on_gpu"]
+    assert summary["failed"] == 1
     assert "was skipped under --require-gpu" in done.stdout
     assert set(summary["skips"]) == {"test_suite.py::test_elsewhere"}
     assert summary["passed"] == 1
+    assert summary["xfailed"] == 1
+
+
+def test_a_missing_gpu_fails_with_the_option(tmp_path: Path) -> None:
+    done, summary = run_suite(tmp_path, "--require-gpu", missing="no GPU here")
+    assert done.returncode == 1
+    assert summary["failures"] == ["test_suite.py::test_known", "test_suite.py::test_on_gpu"]
+    assert "no GPU here" in done.stdout
 
 
 def test_a_module_skipped_whole_fails_with_the_option(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,9 @@ def convert(graph_module: GraphModule, registry: Registry = REGISTRY) -> Network
             values[node] = _convert_node(network, node, values, registry, logger)
         elif node.op == "output":
             output_names = _mark_outputs(network, node.args[0], values)
-    return NetworkDefinition(definition, builder, logger, network, tuple(input_names), tuple(output_names))
+    return NetworkDefinition(
+        definition, builder, logger, network, tuple(input_names), tuple(output_names)
+    )
 
 
 def _attribute(module: torch.nn.Module, path: str) -> Any:
@@ -86,7 +88,9 @@ def _convert_node(
 ) -> Any:
     converter = registry.get(node.target)
     if converter is None:
-        raise ConversionError(f"{node.format_node()} has no converter. Report this: partitioning let it through.")
+        raise ConversionError(
+            f"{node.format_node()} has no converter. Report this: partitioning let it through."
+        )
     network.enter_scope(layer_name(node))
     metas = _tensor_metas(node)
     network.result_dtypes = [meta.dtype for meta in metas]
@@ -94,8 +98,10 @@ def _convert_node(
     arguments = _bind(node, values)
     already_logged = len(logger.lines)
     try:
-        result = converter.convert(network, **arguments) if isinstance(arguments, dict) else converter.convert(
-            network, *arguments
+        result = (
+            converter.convert(network, **arguments)
+            if isinstance(arguments, dict)
+            else converter.convert(network, *arguments)
         )
         _check_results(network, metas, result)
     except Exception as error:
@@ -136,7 +142,9 @@ def _check_results(network: Network, metas: Sequence[torch.Tensor], result: Any)
             continue
         shape, expected = network.dims(tensor), tuple(meta.shape)
         same_sizes = len(shape) == len(expected) and all(
-            got in (-1, want) for got, want in zip(shape, expected, strict=True) if isinstance(want, int)
+            got in (-1, want)
+            for got, want in zip(shape, expected, strict=True)
+            if isinstance(want, int)
         )
         if not same_sizes or tensor.dtype != tensorrt_dtype(meta.dtype):
             raise ConversionError(
@@ -155,5 +163,3 @@ def _mark_outputs(network: Network, outputs: Any, values: dict[Node, Any]) -> li
         names.append(f"output_{index}")
         network.mark_output(tensor, names[-1])
     return names
-
-

@@ -40,7 +40,9 @@ def tensorrt_dtype(dtype: torch.dtype) -> Any:
         ConversionError: TensorRT has no such type.
     """
     if dtype not in _FROM_TORCH:
-        raise ConversionError(f"TensorRT has no type for {dtype}. Cast to float32 or int64 in the model.")
+        raise ConversionError(
+            f"TensorRT has no type for {dtype}. Cast to float32 or int64 in the model."
+        )
     return getattr(trt.DataType, _FROM_TORCH[dtype])
 
 
@@ -86,7 +88,9 @@ class Network:
             ConversionError: TensorRT returned no layer.
         """
         if layer is None:
-            raise ConversionError(f"TensorRT refused to add a {what} layer. Its log line says which argument is wrong.")
+            raise ConversionError(
+                f"TensorRT refused to add a {what} layer. Its log line says which argument is wrong."
+            )
         suffix = f"/{what}" if self._layers_in_scope == 0 else f"/{what}.{self._layers_in_scope}"
         layer.name = self._scope + suffix
         self._layers_in_scope += 1
@@ -152,7 +156,9 @@ class Network:
 
     # --- arithmetic ---------------------------------------------------------------------------------------------
 
-    def activation(self, x: ITensor, kind: Any, alpha: float | None = None, beta: float | None = None) -> ITensor:
+    def activation(
+        self, x: ITensor, kind: Any, alpha: float | None = None, beta: float | None = None
+    ) -> ITensor:
         """A pointwise activation."""
         layer = self.layer(self.definition.add_activation(x, kind), "activation")
         if alpha is not None:
@@ -168,12 +174,16 @@ class Network:
             return self.reshape(self.unary(raised, operation), [])
         return self.layer(self.definition.add_unary(x, operation), "unary").get_output(0)
 
-    def elementwise(self, a: TensorLike, b: TensorLike, operation: Any, dtype: torch.dtype | None = None) -> ITensor:
+    def elementwise(
+        self, a: TensorLike, b: TensorLike, operation: Any, dtype: torch.dtype | None = None
+    ) -> ITensor:
         """``a op b`` with both as ``dtype`` and NumPy broadcasting."""
         a, b = self.tensor(a, dtype), self.tensor(b, dtype)
         rank = max(self.rank(a), self.rank(b))
         a, b = self.expand_rank(a, rank), self.expand_rank(b, rank)
-        return self.layer(self.definition.add_elementwise(a, b, operation), "elementwise").get_output(0)
+        return self.layer(
+            self.definition.add_elementwise(a, b, operation), "elementwise"
+        ).get_output(0)
 
     def expand_rank(self, x: ITensor, rank: int) -> ITensor:
         """Puts dimensions of size 1 in front until ``x`` has ``rank``."""
@@ -183,7 +193,9 @@ class Network:
     def reduce(self, x: ITensor, operation: Any, dims: Sequence[int], keepdim: bool) -> ITensor:
         """A reduction over ``dims`` (negative counts from the end)."""
         mask = sum(1 << (d % self.rank(x)) for d in dims)
-        return self.layer(self.definition.add_reduce(x, operation, mask, keepdim), "reduce").get_output(0)
+        return self.layer(
+            self.definition.add_reduce(x, operation, mask, keepdim), "reduce"
+        ).get_output(0)
 
     def matmul(self, a: ITensor, b: ITensor, *, transpose_b: bool = False) -> ITensor:
         """``a @ b`` over the last two dimensions, leading ones broadcast."""
@@ -197,7 +209,9 @@ class Network:
 
     def sizes(self, x: ITensor) -> ITensor:
         """The shape of ``x`` as an INT64 tensor."""
-        return self.cast(self.layer(self.definition.add_shape(x), "shape").get_output(0), torch.int64)
+        return self.cast(
+            self.layer(self.definition.add_shape(x), "shape").get_output(0), torch.int64
+        )
 
     def size(self, x: ITensor, dim: int) -> Size:
         """One size of ``x``: an int where known, else an INT64 tensor of one element."""
@@ -205,11 +219,16 @@ class Network:
         if known >= 0:
             return known
         index = self.constant(torch.tensor([dim % self.rank(x)], dtype=torch.int32))
-        return self.layer(self.definition.add_gather(self.sizes(x), index, 0), "gather").get_output(0)
+        return self.layer(self.definition.add_gather(self.sizes(x), index, 0), "gather").get_output(
+            0
+        )
 
     def shape_tensor(self, sizes: Sequence[Size]) -> ITensor:
         """A 1-D INT64 tensor from known sizes and one-element tensors."""
-        parts = [self.constant(torch.tensor([s], dtype=torch.int64)) if isinstance(s, int) else s for s in sizes]
+        parts = [
+            self.constant(torch.tensor([s], dtype=torch.int64)) if isinstance(s, int) else s
+            for s in sizes
+        ]
         return parts[0] if len(parts) == 1 else self.concat(parts, 0)
 
     def reshape(self, x: ITensor, sizes: Sequence[Size]) -> ITensor:
@@ -248,7 +267,9 @@ class Network:
         layer = self.definition.add_quantize(x, self.constant(scale), trt.DataType.INT8)
         return self._along(self.layer(layer, "quantize"), axis)
 
-    def dequantize(self, x: ITensor, scale: torch.Tensor, dtype: torch.dtype, axis: int | None = None) -> ITensor:
+    def dequantize(
+        self, x: ITensor, scale: torch.Tensor, dtype: torch.dtype, axis: int | None = None
+    ) -> ITensor:
         """Floating point of ``dtype`` from INT8."""
         layer = self.definition.add_dequantize(x, self.constant(scale), tensorrt_dtype(dtype))
         return self._along(self.layer(layer, "dequantize"), axis)
@@ -258,4 +279,3 @@ class Network:
         if axis is not None:
             layer.axis = axis
         return layer.get_output(0)
-

@@ -38,9 +38,9 @@ class Registry:
     def __init__(self) -> None:
         self._converters: dict[Target, Converter] = {}
 
-    def register(self, target: Target, *, supports: Support | None = None, override: bool = False) -> Callable[
-        [ConverterFunction], ConverterFunction
-    ]:
+    def register(
+        self, target: Target, *, supports: Support | None = None, override: bool = False
+    ) -> Callable[[ConverterFunction], ConverterFunction]:
         """Registers the decorated function for ``target``.
 
         Raises:
@@ -52,7 +52,9 @@ class Registry:
 
         def decorate(function: ConverterFunction) -> ConverterFunction:
             if target in self._converters and not override:
-                raise ValueError(f"{target} already has a converter. Pass override=True to replace it.")
+                raise ValueError(
+                    f"{target} already has a converter. Pass override=True to replace it."
+                )
             _check_parameters(target, function)
             self._converters[target] = Converter(target, function, supports)
             return function
@@ -76,9 +78,13 @@ class Registry:
 def _check_target(target: object) -> None:
     if isinstance(target, torch._ops.OpOverloadPacket):
         forms = ", ".join(f"{target}.{name}" for name in target.overloads())
-        raise TypeError(f"{target} is a family of operators. Register one of its overloads: {forms}.")
+        raise TypeError(
+            f"{target} is a family of operators. Register one of its overloads: {forms}."
+        )
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
-        raise TypeError(f"{target} writes to its input, which lowering has replaced. Register the functional form.")
+        raise TypeError(
+            f"{target} writes to its input, which lowering has replaced. Register the functional form."
+        )
     if not callable(target):
         raise TypeError(f"{target!r} is no operator. Register a torch.ops overload or a function.")
 
@@ -90,7 +96,9 @@ def _check_parameters(target: object, function: Callable[..., Any]) -> None:
     expected = [argument.name for argument in target._schema.arguments]
     actual = list(inspect.signature(function).parameters)[1:]
     if actual != expected:
-        raise TypeError(f"the converter of {target} takes {actual}. Name its parameters as the schema: {expected}.")
+        raise TypeError(
+            f"the converter of {target} takes {actual}. Name its parameters as the schema: {expected}."
+        )
 
 
 #: The converters of this package, filled by importing ``trtcompile.conversion.ops``.

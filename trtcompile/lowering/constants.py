@@ -14,7 +14,9 @@ def constant_of(graph_module: GraphModule, node: object) -> torch.Tensor | None:
     return value if isinstance(value, torch.Tensor) else None
 
 
-def add_constant(graph_module: GraphModule, name: str, value: torch.Tensor, *, before: Node) -> Node:
+def add_constant(
+    graph_module: GraphModule, name: str, value: torch.Tensor, *, before: Node
+) -> Node:
     """Registers ``value`` under a free name derived from ``name`` and returns its ``get_attr`` node."""
     free = name
     suffix = 0

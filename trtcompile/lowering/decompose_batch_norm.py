@@ -20,15 +20,21 @@ def decompose_batch_norm(graph_module: GraphModule, spec: CompileSpec) -> int:
 
     Given::
 
-        n = batch_norm(x, weight, bias, mean, var, ...); y = n[0]
+        n = batch_norm(x, weight, bias, mean, var, ...)
+        y = n[0]
 
     Result::
 
-        m = mul(x, weight / sqrt(var + eps)); y = add(m, bias - mean * weight / sqrt(var + eps))
+        m = mul(x, weight / sqrt(var + eps))
+        y = add(m, bias - mean * weight / sqrt(var + eps))
     """
     rewrites = 0
     for norm in list(graph_module.graph.nodes):
-        if norm.op == "call_function" and norm.target is BATCH_NORM and _decompose(graph_module, norm):
+        if (
+            norm.op == "call_function"
+            and norm.target is BATCH_NORM
+            and _decompose(graph_module, norm)
+        ):
             rewrites += 1
     return rewrites
 
@@ -49,8 +55,12 @@ def _decompose(graph_module: GraphModule, norm: Node) -> bool:
     shift = -mean.double() * scale
     shift = shift if beta is None else shift + beta.double()
     sizes = [-1] + [1] * (value.dim() - 2)
-    scale_node = add_constant(graph_module, f"{norm.name}_scale", scale.reshape(sizes).to(value.dtype), before=norm)
-    shift_node = add_constant(graph_module, f"{norm.name}_shift", shift.reshape(sizes).to(value.dtype), before=norm)
+    scale_node = add_constant(
+        graph_module, f"{norm.name}_scale", scale.reshape(sizes).to(value.dtype), before=norm
+    )
+    shift_node = add_constant(
+        graph_module, f"{norm.name}_shift", shift.reshape(sizes).to(value.dtype), before=norm
+    )
     with graph_module.graph.inserting_before(norm):
         scaled = graph_module.graph.call_function(aten.mul.Tensor, (source, scale_node))
         result = graph_module.graph.call_function(aten.add.Tensor, (scaled, shift_node))

@@ -22,7 +22,9 @@ def fold_batch_norm(graph_module: GraphModule, spec: CompileSpec) -> int:
 
     Given::
 
-        c = convolution(x, weight, bias, ...); n = batch_norm(c, ...); y = n[0]
+        c = convolution(x, weight, bias, ...)
+        n = batch_norm(c, ...)
+        y = n[0]
 
     Result::
 
@@ -37,10 +39,14 @@ def fold_batch_norm(graph_module: GraphModule, spec: CompileSpec) -> int:
 
 def _fold(graph_module: GraphModule, norm: Node) -> bool:
     layer = norm.args[0]
-    if not isinstance(layer, Node) or set(layer.users) != {norm} or not _only_first_output_used(norm):
+    if (
+        not isinstance(layer, Node)
+        or set(layer.users) != {norm}
+        or not _only_first_output_used(norm)
+    ):
         return False
     if layer.target is aten.convolution.default:
-        transposed, groups = bool(layer.args[6]), layer.args[8]
+        transposed, groups = bool(layer.args[6]), int(str(layer.args[8]))
     elif layer.target is aten.linear.default and norm.meta["val"][0].dim() == 2:
         transposed, groups = False, 1
     else:
@@ -65,12 +71,14 @@ def _fold(graph_module: GraphModule, norm: Node) -> bool:
     shift = shift * scale
     if beta is not None:
         shift = shift + beta.double()
-    folded_weight = _scale_output_channels(weight.double(), scale, transposed, int(groups))  # type: ignore[call-overload]
+    folded_weight = _scale_output_channels(weight.double(), scale, transposed, groups)
 
     name = str(weight_node.target)  # type: ignore[union-attr]
     weight_value = folded_weight.to(weight.dtype)
     new_weight = add_constant(graph_module, f"{name}_folded", weight_value, before=layer)
-    new_bias = add_constant(graph_module, f"{name}_folded_bias", shift.to(weight.dtype), before=layer)
+    new_bias = add_constant(
+        graph_module, f"{name}_folded_bias", shift.to(weight.dtype), before=layer
+    )
     layer.args = (layer.args[0], new_weight, new_bias, *layer.args[3:])
     for user in list(norm.users):
         user.replace_all_uses_with(layer)
@@ -83,7 +91,9 @@ def _only_first_output_used(norm: Node) -> bool:
     return all(user.target is operator.getitem and user.args[1] == 0 for user in norm.users)
 
 
-def _scale_output_channels(weight: torch.Tensor, scale: torch.Tensor, transposed: bool, groups: int) -> torch.Tensor:
+def _scale_output_channels(
+    weight: torch.Tensor, scale: torch.Tensor, transposed: bool, groups: int
+) -> torch.Tensor:
     if not transposed:
         return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
     # A transposed kernel is [in, out / groups, ...]; output channel g * (out / groups) + j belongs to group g.

@@ -18,11 +18,14 @@ def fold_constants(graph_module: GraphModule, spec: CompileSpec) -> int:
 
     Given::
 
-        w = get_attr[weight]; t = transpose(w, 0, 1); y = mm(x, t)
+        w = get_attr[weight]
+        t = transpose(w, 0, 1)
+        y = mm(x, t)
 
     Result::
 
-        t = get_attr[transpose]; y = mm(x, t)
+        t = get_attr[transpose]
+        y = mm(x, t)
     """
     folded = 0
     for node in list(graph_module.graph.nodes):
@@ -31,9 +34,14 @@ def fold_constants(graph_module: GraphModule, spec: CompileSpec) -> int:
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: constant_of(graph_module, n))
         with torch.no_grad():
             value = node.target(*args, **kwargs)
-        if not isinstance(value, torch.Tensor) or value.numel() * value.element_size() > _LARGEST_GROWTH:
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.numel() * value.element_size() > _LARGEST_GROWTH
+        ):
             continue
-        constant = add_constant(graph_module, f"folded_{node.name}", value.detach().contiguous(), before=node)
+        constant = add_constant(
+            graph_module, f"folded_{node.name}", value.detach().contiguous(), before=node
+        )
         node.replace_all_uses_with(constant)
         graph_module.graph.erase_node(node)
         folded += 1

@@ -34,7 +34,9 @@ PIPELINE: tuple[LoweringPass, ...] = (
 KEPT_WHOLE = (BATCH_NORM,)
 
 
-def lower(graph_module: GraphModule, spec: CompileSpec, passes: Sequence[LoweringPass] = PIPELINE) -> None:
+def lower(
+    graph_module: GraphModule, spec: CompileSpec, passes: Sequence[LoweringPass] = PIPELINE
+) -> None:
     """Runs the passes in place.
 
     Raises:
@@ -66,4 +68,3 @@ def run_pass(lowering_pass: LoweringPass, graph_module: GraphModule, spec: Compi
     drop_unused_constants(graph_module)
     _log.debug("%s: %d rewrites", lowering_pass.__name__, rewrites)
     return rewrites
-

@@ -37,7 +37,9 @@ def remove_no_ops(graph_module: GraphModule, spec: CompileSpec) -> int:
 
     Given::
 
-        y = relu(x); z = dropout(y, 0.5, False); w = view(z, z.shape)
+        y = relu(x)
+        z = dropout(y, 0.5, False)
+        w = view(z, z.shape)
 
     Result::
 

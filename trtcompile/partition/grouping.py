@@ -38,7 +38,7 @@ def assign_levels(graph_module: GraphModule, verdicts: Verdicts) -> dict[Node, i
 def is_tensor_valued(node: Node) -> bool:
     """Whether the node computes tensors rather than a size."""
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) or isinstance(value, (tuple, list))
+    return isinstance(value, (torch.Tensor, tuple, list))
 
 
 def counts_towards_block(node: Node) -> bool:
@@ -49,7 +49,9 @@ def counts_towards_block(node: Node) -> bool:
     return namespace not in _UNCOUNTED_NAMESPACES
 
 
-def group(graph_module: GraphModule, verdicts: Verdicts, min_block_size: int) -> dict[int, list[Node]]:
+def group(
+    graph_module: GraphModule, verdicts: Verdicts, min_block_size: int
+) -> dict[int, list[Node]]:
     """The nodes of each engine, by level; nodes of blocks that are too small get a verdict against TensorRT.
 
     ``min_block_size`` does not apply when the whole graph fits into one engine.
@@ -64,7 +66,8 @@ def group(graph_module: GraphModule, verdicts: Verdicts, min_block_size: int) ->
         small = {
             level: nodes
             for level, nodes in engines.items()
-            if sum(map(counts_towards_block, nodes)) < min_block_size and (runs_in_torch or len(engines) > 1)
+            if sum(map(counts_towards_block, nodes)) < min_block_size
+            and (runs_in_torch or len(engines) > 1)
         }
         if not small:
             return dict(engines)
@@ -72,4 +75,6 @@ def group(graph_module: GraphModule, verdicts: Verdicts, min_block_size: int) ->
         level = min(small, key=lambda key: (sum(map(counts_towards_block, small[key])), key))
         size = sum(map(counts_towards_block, small[level]))
         for node in small[level]:
-            verdicts[node] = f"its block of {size} operators is smaller than min_block_size={min_block_size}"
+            verdicts[node] = (
+                f"its block of {size} operators is smaller than min_block_size={min_block_size}"
+            )

@@ -40,7 +40,9 @@ def precision_of(node: Node) -> str:
     value = node.meta.get("val")
     tensor = value[0] if isinstance(value, (tuple, list)) else value
     dtype = tensor.dtype if isinstance(tensor, torch.Tensor) else None
-    return _NAMES.get(dtype, str(dtype).removeprefix("torch.").upper()) if dtype is not None else "-"
+    return (
+        _NAMES.get(dtype, str(dtype).removeprefix("torch.").upper()) if dtype is not None else "-"
+    )
 
 
 def multiply_adds(node: Node) -> int:

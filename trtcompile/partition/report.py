@@ -64,7 +64,9 @@ class PartitionReport:
     def __str__(self) -> str:
         in_engines = len(self.rows) - len(self.fallbacks)
         lines = [f"{in_engines} of {len(self.rows)} operators in {len(self.engines)} engine(s)"]
-        shares = {p: self.multiply_add_share(p) for p in dict.fromkeys(r.precision for r in self.rows)}
+        shares = {
+            p: self.multiply_add_share(p) for p in dict.fromkeys(r.precision for r in self.rows)
+        }
         spoken = ", ".join(f"{p} {share:.1%}" for p, share in shares.items() if share > 0)
         if any(row.multiply_adds for row in self.rows):
             lines.append(f"multiply-adds: {spoken}")
@@ -93,12 +95,17 @@ def _example(row: NodeRow) -> str:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def make_report(
-    graph_module: GraphModule, partitioned: PartitionedGraph, quantization_notes: Mapping[str, str] | None = None
+    graph_module: GraphModule,
+    partitioned: PartitionedGraph,
+    quantization_notes: Mapping[str, str] | None = None,
 ) -> PartitionReport:
     """Reports on a partitioned graph.
 

@@ -92,7 +92,9 @@ def _extract(graph_module: GraphModule, name: str, nodes: list[Node], ranges) ->
             attributes[str(node.target)] = getattr(graph_module, str(node.target))
         elif node in needed:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
-    outputs = [n for n in nodes if any(user not in members for user in n.users) and not _is_tuple(n)]
+    outputs = [
+        n for n in nodes if any(user not in members for user in n.users) and not _is_tuple(n)
+    ]
     graph.output(tuple(copies[n] for n in outputs))
     root = nn.Module()
     for attribute, value in attributes.items():
@@ -112,7 +114,11 @@ def _with_sizes(nodes: list[Node]) -> set[Node]:
     pending = list(nodes)
     while pending:
         for source in pending.pop().all_input_nodes:
-            if source.op == "call_function" and not is_tensor_valued(source) and source not in needed:
+            if (
+                source.op == "call_function"
+                and not is_tensor_valued(source)
+                and source not in needed
+            ):
                 needed.add(source)
                 pending.append(source)
     return needed
@@ -127,13 +133,17 @@ def _tensor_inputs(needed: set[Node], members: set[Node]) -> list[Node]:
     return sorted(found)  # in the order of the graph
 
 
-def _executor(graph_module: GraphModule, engines: list[EnginePartition], engine_of: dict[Node, str]) -> GraphModule:
+def _executor(
+    graph_module: GraphModule, engines: list[EnginePartition], engine_of: dict[Node, str]
+) -> GraphModule:
     graph = Graph()
     copies: dict[Node, Node] = {}
     root = nn.Module()
     for engine in engines:
         root.add_module(engine.name, nn.Module())
-    remaining = [n for n in graph_module.graph.nodes if n.op == "call_function" and n not in engine_of]
+    remaining = [
+        n for n in graph_module.graph.nodes if n.op == "call_function" and n not in engine_of
+    ]
     # A size is copied with its first reader's surroundings: whatever it reads must have been computed.
     pending: list[Node | EnginePartition] = [*engines, *remaining]
     for node in graph_module.graph.nodes:

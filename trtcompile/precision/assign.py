@@ -40,11 +40,17 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
 
     Given::
 
-        x: f32; a = relu(x); y = softmax(a)
+        x: f32
+        a = relu(x)
+        y = softmax(a)
 
     Result::
 
-        x: f32; h = to(x, f16); a: f16 = relu(h); s = to(a, f32); y = softmax(s)
+        x: f32
+        h = to(x, f16)
+        a: f16 = relu(h)
+        s = to(a, f32)
+        y = softmax(s)
 
     Returns:
         The number of operators moved.
@@ -55,7 +61,9 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         _set_dtype(node)
     casts: dict[tuple[Node, torch.dtype], Node] = {}
     for node in list(graph_module.graph.nodes):
-        if node.op == "output" or (node.op == "call_function" and node.target not in _QUANTIZE | _DEQUANTIZE):
+        if node.op == "output" or (
+            node.op == "call_function" and node.target not in _QUANTIZE | _DEQUANTIZE
+        ):
             wanted = torch.float16 if node in halved else torch.float32
             for source in node.all_input_nodes:
                 if _needs_cast(source, wanted):
@@ -68,14 +76,20 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
 
 
 def _floating_dtype(node: Node) -> torch.dtype | None:
-    value = node.meta.get("val")
-    value = value[0] if isinstance(value, (tuple, list)) and value else value
-    is_floating = isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float16)
-    return value.dtype if is_floating else None
+    value: Any = node.meta.get("val")
+    if isinstance(value, (tuple, list)) and value:
+        value = value[0]
+    if isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float16):
+        return value.dtype
+    return None
 
 
 def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
-    if node.op != "call_function" or node not in taken or node.target in KEPT_IN_FP32 | _QUANTIZE | _DEQUANTIZE:
+    if (
+        node.op != "call_function"
+        or node not in taken
+        or node.target in KEPT_IN_FP32 | _QUANTIZE | _DEQUANTIZE
+    ):
         return False
     if node.target is aten._to_copy.default or _floating_dtype(node) != torch.float32:
         return False
@@ -107,7 +121,9 @@ def _set_dtype(node: Node) -> None:
         return value
 
     value = node.meta["val"]
-    node.meta["val"] = type(value)(map(halve, value)) if isinstance(value, (tuple, list)) else halve(value)
+    node.meta["val"] = (
+        type(value)(map(halve, value)) if isinstance(value, (tuple, list)) else halve(value)
+    )
 
 
 def _needs_cast(source: Node, wanted: torch.dtype) -> bool:
@@ -117,16 +133,23 @@ def _needs_cast(source: Node, wanted: torch.dtype) -> bool:
 
 
 def _cast(
-    graph_module: GraphModule, source: Node, dtype: torch.dtype, casts: dict[tuple[Node, torch.dtype], Node]
+    graph_module: GraphModule,
+    source: Node,
+    dtype: torch.dtype,
+    casts: dict[tuple[Node, torch.dtype], Node],
 ) -> Node:
     if (source, dtype) in casts:
         return casts[source, dtype]
     constant = constant_of(graph_module, source)
     if constant is not None:
-        cast = add_constant(graph_module, f"{source.target}_fp16", constant.to(dtype), before=source)
+        cast = add_constant(
+            graph_module, f"{source.target}_fp16", constant.to(dtype), before=source
+        )
     else:
         with graph_module.graph.inserting_after(source):
-            cast = graph_module.graph.call_function(aten._to_copy.default, (source,), {"dtype": dtype})
+            cast = graph_module.graph.call_function(
+                aten._to_copy.default, (source,), {"dtype": dtype}
+            )
         value = source.meta["val"]
         cast.meta = dict(source.meta)
         cast.meta["val"] = value.new_empty(value.shape, dtype=dtype)

@@ -13,8 +13,9 @@ from trtcompile.ptq.histogram import AbsHistogram
 
 INT8_MAX = 127
 
-# The scale of a tensor that was zero throughout calibration. Any scale is right for zeros, but TensorRT
-# takes none that is 0; this one, the smallest normal float16, also has a finite float16 reciprocal.
+# The scale of a tensor that was zero throughout calibration. Any scale is right for zeros, but
+# TensorRT takes none that is 0; this one, the smallest normal float16, also has a finite float16
+# reciprocal.
 ALL_ZERO_SCALE = 2.0**-14
 
 # The smallest normal float32: below it a scale loses bits and its reciprocal overflows.
@@ -23,7 +24,7 @@ MAX_SCALE = float(np.finfo(np.float32).max)
 
 
 class CalibrationAlgo(enum.Enum):
-    """How the range of a tensor is chosen; the value is the name that TensorRT's cache files use."""
+    """How the range of a tensor is chosen; the value is its name in TensorRT's cache files."""
 
     ENTROPY_CALIBRATION = "EntropyCalibration"
     ENTROPY_CALIBRATION_2 = "EntropyCalibration2"
@@ -46,7 +47,8 @@ def amax_of(histograms: Sequence[AbsHistogram], algo: CalibrationAlgo) -> list[f
     """The largest absolute value that INT8 is to represent, for each histogram.
 
     Raises:
-        CalibrationError: the algorithm is not implemented, or a histogram was shown NaN or infinity.
+        CalibrationError: the algorithm is not implemented, or a histogram was shown NaN or
+            infinity.
     """
     check_implemented(algo)
     return _AMAX[algo](histograms)

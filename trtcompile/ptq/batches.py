@@ -38,24 +38,25 @@ def fit_batches(
 ) -> Iterator[FittedBatch]:
     """Splits and joins the batches of a loader to the batch size of the inputs.
 
-    **Elements.** A batch may be a tensor, a tuple or list, or a dictionary. As many elements are used as
-    there are arguments; further ones, such as labels, are dropped.
+    **Elements.** A batch may be a tensor, a tuple or list, or a dictionary. As many elements are
+    used as there are arguments; further ones, such as labels, are dropped.
 
-    - Tuple or list: element i is argument i. An argument that is itself a list, tuple, or dictionary of
-      inputs takes its tensors from an element built the same way; further entries are dropped.
+    - Tuple or list: element i is argument i. An argument that is itself a list, tuple, or
+      dictionary of inputs takes its tensors from an element built the same way; further entries are
+      dropped.
     - Dictionary: if the only argument is a dictionary, its keys are looked up. Otherwise, if every
-      argument is an ``Input`` whose name is a key, they are looked up by name; if no name is a key, the
-      values are taken in the dictionary's order.
-    - Leaves are strided tensors or numpy arrays, of exactly the input's dtype. Anything else, such as a
-      number, a string, or an image object, is refused.
+      argument is an ``Input`` whose name is a key, they are looked up by name; if no name is a key,
+      the values are taken in the dictionary's order.
+    - Leaves are strided tensors or numpy arrays, of exactly the input's dtype. Anything else, such
+      as a number, a string, or an image object, is refused.
 
-    **Batch size.** Dimension 0 of the first input that has dimensions is the batch, and its opt size the
-    batch size. Inputs of another opt size there, or of none, belong to a loader batch as a whole: they
-    must fit as they are and are used with all its rows. The others may have any number of rows, the same
-    one for all; a tensor that lacks just dimension 0 is a single sample. Other dimensions must lie between
-    the input's min and max. Rows of consecutive loader batches are joined where their other dimensions
-    are equal and no input belongs to a loader batch as a whole. A remainder is filled up by repeating its own
-    samples. At most one loader batch is kept.
+    **Batch size.** Dimension 0 of the first input that has dimensions is the batch, and its opt
+    size the batch size. Inputs of another opt size there, or of none, belong to a loader batch as a
+    whole: they must fit as they are and are used with all its rows. The others may have any number
+    of rows, the same one for all; a tensor that lacks just dimension 0 is a single sample. Other
+    dimensions must lie between the input's min and max. Rows of consecutive loader batches are
+    joined where their other dimensions are equal and no input belongs to a loader batch as a whole.
+    A remainder is filled up by repeating its own samples. At most one loader batch is kept.
 
     Args:
         loader: yields batches.
@@ -66,31 +67,31 @@ def fit_batches(
         CalibrationError: a batch has too few elements, a wrong shape or dtype, or no tensors.
     """
     layout = _Layout(arguments)
-    remainder: list[Tensor] | None = None
     size = layout.batch_size
-    index = -1
+    pieces: list[tuple[Tensor, ...]] = []  # rows that do not fill a batch yet
+    held = 0
+    last = 0  # the loader batch of the last piece
     for index, batch in enumerate(loader):
         tensors, rows = layout.read(batch, index)
         tensors = [tensor.to(device) for tensor in tensors]
-        if rows == 0:
-            continue
-        if remainder is not None:
-            if layout.can_join(remainder, tensors):
-                tensors = layout.join(remainder, tensors)
-                rows += layout.rows(remainder)
-            else:
-                yield layout.filled(remainder, index - 1)
-            remainder = None
+        if pieces and not layout.can_join(pieces[-1], tensors):
+            yield FittedBatch(layout.filled(pieces, held), held, size, last)
+            pieces, held = [], 0
         start = 0
-        while rows - start >= size:
-            yield FittedBatch(layout.rows_of(tensors, start, size), size, size, index)
-            start += size
-        if start < rows:
-            # A copy: the loader may reuse its memory for the next batch.
-            rest = layout.rows_of(tensors, start, rows - start)
-            remainder = [tensor.clone() for tensor in rest]
-    if remainder is not None:
-        yield layout.filled(remainder, index)
+        while start < rows:
+            count = min(size - held, rows - start)
+            piece = layout.rows_of(tensors, start, count)
+            start += count
+            held += count
+            last = index
+            if held == size:
+                yield FittedBatch(layout.joined([*pieces, piece]), size, size, index)
+                pieces, held = [], 0
+            else:
+                # Copied, because the loader may reuse its memory for the next batch.
+                pieces.append(tuple(tensor.clone() for tensor in piece))
+    if pieces:
+        yield FittedBatch(layout.filled(pieces, held), held, size, last)
 
 
 class _Layout:
@@ -105,12 +106,12 @@ class _Layout:
         self.batched = [leaf.opt_shape[:1] == (self.batch_size,) for leaf in self.inputs]
         if self.batch_size == 0:
             raise CalibrationError(
-                f"The input {self.inputs[0].describe()} has batch size 0, so nothing can be calibrated. Use "
-                "an opt_shape with at least one sample."
+                f"The input {self.inputs[0].describe()} has batch size 0, so nothing can be "
+                "calibrated. Use an opt_shape with at least one sample."
             )
 
     def read(self, batch: Any, index: int) -> tuple[list[Tensor], int]:
-        """The tensors of a loader batch in the order of the inputs, and how many samples they have."""
+        """The tensors of a loader batch in the order of the inputs, and its number of samples."""
         elements = self._elements(batch, index)
         tensors = []
         rows: int | None = None
@@ -126,8 +127,8 @@ class _Layout:
                 rows = tensor.shape[0] if rows is None else rows
                 if tensor.shape[0] != rows:
                     raise CalibrationError(
-                        f"{where} has {tensor.shape[0]} samples for {name}, but {rows} for an input before "
-                        "it. Give every input the same number of samples."
+                        f"{where} has {tensor.shape[0]} samples for {name}, but {rows} for an "
+                        "input before it. Give every input the same number of samples."
                     )
             tensors.append(tensor)
         return tensors, 1 if rows is None else rows
@@ -143,8 +144,8 @@ class _Layout:
             elements = (batch,)
         if len(elements) < count:
             raise CalibrationError(
-                f"{where} has {len(elements)} elements, but the model takes {count} inputs. Let the dataset "
-                "return them in the order of the inputs."
+                f"{where} has {len(elements)} elements, but the model takes {count} inputs. Let "
+                "the dataset return them in the order of the inputs."
             )
         return elements
 
@@ -157,8 +158,8 @@ class _Layout:
             return tuple(batch.values())
         if len(found) < len(names):
             raise CalibrationError(
-                f"{where} has the keys {list(batch)}, of which only {found} are names of inputs ({names}). "
-                "Name each Input as its key, or none."
+                f"{where} has the keys {list(batch)}, of which only {found} are names of inputs "
+                f"({names}). Name each Input as its key, or none."
             )
         return [batch[name] for name in found]
 
@@ -177,18 +178,15 @@ class _Layout:
             dtype = str(tensor.dtype).removeprefix("torch.")
             free = " with any number of samples" if batched else ""
             raise CalibrationError(
-                f"{subject} {list(shape)} {dtype}, but the model takes {leaf.describe()}{free}. Convert the "
-                "samples in the dataset, or change the Input."
+                f"{subject} {list(shape)} {dtype}, but the model takes {leaf.describe()}{free}. "
+                "Convert the samples in the dataset, or change the Input."
             )
 
     def _name(self, position: int) -> str:
-        leaf = self.inputs[position]
-        path = pytree.keystr(self.paths[position])
-        return f"input {position}{'' if leaf.name is None else f' ({leaf.name!r})'} at {path}"
-
-    def rows(self, tensors: Sequence[Tensor]) -> int:
-        """How many samples tensors that passed ``read`` have."""
-        return next((t.shape[0] for t, b in zip(tensors, self.batched, strict=True) if b), 1)
+        name = self.inputs[position].name
+        path = self.paths[position]
+        text = f"input {position}" if name is None else f"input {position} ({name!r})"
+        return text if len(path) == 1 else f"{text} at {pytree.keystr(path)}"
 
     def rows_of(self, tensors: Sequence[Tensor], start: int, count: int) -> tuple[Tensor, ...]:
         """Some of the samples; inputs that belong to the whole batch stay as they are."""
@@ -200,19 +198,20 @@ class _Layout:
         same = (a.shape[1:] == b.shape[1:] for a, b in zip(first, second, strict=True))
         return all(self.batched) and all(same)
 
-    def join(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
-        """The samples of both."""
-        return [torch.cat(pair) for pair in zip(first, second, strict=True)]
-
-    def filled(self, tensors: Sequence[Tensor], index: int) -> FittedBatch:
-        """A batch of full size from fewer samples, which are repeated in turn."""
-        valid = self.rows(tensors)
-        size = self.batch_size
-        repeated = tuple(
-            t.index_select(0, torch.arange(size, device=t.device) % valid) if b else t
-            for t, b in zip(tensors, self.batched, strict=True)
+    def joined(self, pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+        """The samples of all pieces, in order."""
+        if len(pieces) == 1:
+            return tuple(pieces[0])
+        return tuple(
+            torch.cat(parts) if batched else parts[0]
+            for parts, batched in zip(zip(*pieces, strict=True), self.batched, strict=True)
         )
-        return FittedBatch(repeated, valid, size, index)
+
+    def filled(self, pieces: Sequence[Sequence[Tensor]], valid: int) -> tuple[Tensor, ...]:
+        """A batch of full size, whose samples repeat in turn."""
+        rows = torch.arange(self.batch_size) % valid
+        pairs = zip(self.joined(pieces), self.batched, strict=True)
+        return tuple(t.index_select(0, rows.to(t.device)) if b else t for t, b in pairs)
 
 
 def _at_path(elements: Any, path: Any, problem: str) -> Any:
@@ -239,7 +238,7 @@ def _as_tensor(value: Any, leaf: Input, problem: str) -> Tensor:
             value = torch.from_numpy(np.array(value, order="C", copy=True))
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         raise CalibrationError(
-            f"{problem}, where a tensor {leaf.describe()} is needed. Convert the samples to tensors in the "
-            "dataset or its transform."
+            f"{problem}, where a tensor {leaf.describe()} is needed. Convert the samples to "
+            "tensors in the dataset or its transform."
         )
     return value.detach().as_subclass(Tensor)  # such as torchvision's Image

@@ -6,14 +6,14 @@ The text is what TensorRT's own calibrators write::
     x: 3c010204
     conv1: 3d1ae136
 
-a header with a version and an algorithm, then for each tensor its name and, as eight hexadecimal digits,
-the big-endian float32 scale (amax / 127). Names may contain spaces and colons.
+a header with a version and an algorithm, then for each tensor its name and, as eight hexadecimal
+digits, the big-endian float32 scale (amax / 127). Names may contain spaces and colons.
 
-The text does not say which model it belongs to. The sidecar ``<cache file>.json`` does: the graph's hash,
-a fingerprint and the amax of each tensor, the number of samples, and the SHA-256 of the text.
-The text is replaced first, then the sidecar. A reader that meets a text and a sidecar which do not belong
-together (an interruption between the two, an edited text, a text that another program wrote) sees it
-from the SHA-256 and treats the text as one without a sidecar: its identity is unverified.
+The text does not say which model it belongs to. The sidecar ``<cache file>.json`` does: the graph's
+hash, a fingerprint and the amax of each tensor, the number of samples, and the SHA-256 of the text.
+The text is replaced first, then the sidecar. A reader that meets a text and a sidecar which do not
+belong together (an interruption between the two, an edited text, a text that another program wrote)
+sees it from the SHA-256 and treats the text as one without a sidecar: its identity is unverified.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from trtcompile.ptq.table import (
     problem_of_scale,
 )
 
-# TensorRT compares this number with its own version. trtcompile is no TensorRT; 10.6.0 is the one that
-# was seen to write and read this format.
+# TensorRT compares this number with its own version. trtcompile is no TensorRT; 10.6.0 is the one
+# that was seen to write and read this format.
 CACHE_VERSION = 100600
 SIDECAR_FORMAT = 1
 
@@ -56,7 +56,8 @@ class CachedTable:
 
     Attributes:
         table: the scales; with provenance if the sidecar vouches for them.
-        doubt: why the scales' origin is unverified, as a sentence; None if the sidecar vouches for them.
+        doubt: why the scales' origin is unverified, as a sentence; None if the sidecar vouches for
+            them.
     """
 
     table: CalibrationTable
@@ -85,8 +86,8 @@ def write_cache(cache_file: Path, table: CalibrationTable) -> None:
         replace_files({cache_file: text, sidecar_of(cache_file): sidecar})
     except OSError as error:
         raise CalibrationError(
-            f"The calibration cache {str(cache_file)!r} cannot be written: {error}. Give a path in a "
-            "folder with space where you may write."
+            f"The calibration cache {str(cache_file)!r} cannot be written: {error}. Give a path in "
+            "a folder with space where you may write."
         ) from error
 
 
@@ -140,13 +141,14 @@ def parse_text(text: bytes, source: str) -> tuple[dict[str, float], CalibrationA
     """Reads the text of a cache file; ``source`` names it in messages.
 
     Raises:
-        CalibrationError: a line is not what the format asks for; the message has its number and content.
+        CalibrationError: a line is not what the format asks for; the message has its number and
+            content.
     """
 
     def refuse(number: int, line: object, problem: str) -> CalibrationError:
         return CalibrationError(
-            f"The calibration cache {source!r} is corrupted: line {number} is {_short(line)}: {problem}. "
-            "Calibrate again, or restore the file."
+            f"The calibration cache {source!r} is corrupted: line {number} is {_short(line)}: "
+            f"{problem}. Calibrate again, or restore the file."
         )
 
     if not text.startswith(_MAGIC):
@@ -169,12 +171,13 @@ def parse_text(text: bytes, source: str) -> tuple[dict[str, float], CalibrationA
         if entry is None:
             raise refuse(number, line, "a line is '<tensor name>: <8 hexadecimal digits>'")
         scale = struct.unpack(">f", bytes.fromhex(entry["scale"]))[0]
-        problem = problem_of_name(entry["name"]) or problem_of_scale(scale)
-        if entry["name"] in scales:
-            problem = f"{entry['name']!r} has a scale already"
-        if problem is not None:
-            raise refuse(number, line, problem)
-        scales[entry["name"]] = scale
+        name = entry["name"]
+        wrong = problem_of_name(name) or problem_of_scale(scale)
+        if name in scales:
+            wrong = f"{name!r} has a scale already"
+        if wrong is not None:
+            raise refuse(number, line, wrong)
+        scales[name] = scale
     return scales, _ALGORITHMS[header[2]]
 
 
@@ -214,8 +217,8 @@ def _parse_sidecar(data: bytes, source: str, text: bytes) -> Provenance | None:
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise CalibrationError(
-            f"The calibration cache's sidecar {source!r} is corrupted: {_short(error)}. Calibrate again, or "
-            "remove it to use the cache unverified."
+            f"The calibration cache's sidecar {source!r} is corrupted: {_short(error)}. Calibrate "
+            "again, or remove it to use the cache unverified."
         ) from error
 
 
@@ -224,8 +227,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CalibrationError(
-            f"The calibration cache {str(path)!r} cannot be read: {error.strerror or error}. Give the path of "
-            "a file that a DataLoaderCalibrator wrote with cache_file=."
+            f"The calibration cache {str(path)!r} cannot be read: {error.strerror or error}. Give "
+            "the path of a file that a DataLoaderCalibrator wrote with cache_file=."
         ) from error
 
 

@@ -20,13 +20,14 @@ def table_from_cache(
 ) -> CalibrationTable:
     """Reads the scales that a request needs from a cache file; other names in it do not matter.
 
-    With a sidecar, each tensor's fingerprint must be the request's. Without one, or where it describes
-    another text, the names must all be there, and a ``CalibrationWarning`` says that nothing else
-    could be verified.
+    With a sidecar, each tensor's fingerprint must be the request's. Without one, or where it
+    describes another text, the names must all be there, and a ``CalibrationWarning`` says that
+    nothing else could be verified.
 
     Raises:
-        CalibrationError: the file is unreadable or corrupted, was made with another algorithm or for another
-            model, lacks tensors, or gives different scales to tensors that must share one.
+        CalibrationError: the file is unreadable or corrupted, was made with another algorithm or
+            for another model, lacks tensors, or gives different scales to tensors that must share
+            one.
     """
     cached = read_cache(cache_file)
     source = f"The calibration cache {str(cache_file)!r}"
@@ -48,20 +49,23 @@ def table_from_cache(
             differing = [f"{name!r} (not in it)" for name in missing]
             differing += [f"{name!r} (computed differently)" for name in changed]
             raise CalibrationError(
-                f"{source} was made for another model: {len(differing)} of {len(request.names)} tensors "
-                f"differ: {_listed(differing)}. Calibrate this model, or give its own cache."
+                f"{source} was made for another model: {len(differing)} of {len(request.names)} "
+                f"tensors differ: {_listed(differing)}. Calibrate this model, or give its own "
+                "cache."
             )
     elif missing:
         raise CalibrationError(
             f"{source} lacks {len(missing)} of the {len(request.names)} tensors of this model: "
-            f"{_listed([repr(name) for name in missing])}. Calibrate this model, or give its own cache."
+            f"{_listed([repr(name) for name in missing])}. Calibrate this model, or give its own "
+            "cache."
         )
     for group in request.groups:
         _check_shared(group, cached.table, source)
     if cached.doubt is not None:
         warnings.warn(
-            f"{source} is used unverified: {cached.doubt}. All {len(request.names)} tensors that this "
-            "model needs are in it; whether they are this model's, nobody checked. Calibrate again to be sure.",
+            f"{source} is used unverified: {cached.doubt}. It has the names of all "
+            f"{len(request.names)} tensors of this model, but may have been made for another one. "
+            "Calibrate again to be sure.",
             CalibrationWarning,
             stacklevel=2,
         )
@@ -85,9 +89,9 @@ def _check_shared(group: Sequence[str], table: CalibrationTable, source: str) ->
     for name in group:
         if table[name] != table[first]:
             raise CalibrationError(
-                f"{source} gives {first!r} the scale {table[first]:g} and {name!r} {table[name]:g}, but values "
-                "pass unchanged from one to the other, so they must share one scale. Calibrate this "
-                "model, or give both the same scale."
+                f"{source} gives {first!r} the scale {table[first]:g} and {name!r} "
+                f"{table[name]:g}, but values pass unchanged from one to the other, so they must "
+                "share one scale. Calibrate this model, or give both the same scale."
             )
 
 

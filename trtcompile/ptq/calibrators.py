@@ -38,20 +38,21 @@ class Calibrator(abc.ABC):
 
 
 class DataLoaderCalibrator(Calibrator):
-    """Runs the model over the batches of a DataLoader and chooses scales from the activations it sees.
+    """Runs the model over a DataLoader and chooses scales from the activations it sees.
 
     One calibrator may serve several compilations: the loader is iterated afresh for each.
 
     Args:
-        dataloader: a ``torch.utils.data.DataLoader``, or anything else that can be iterated several times and
-            yields batches, such as a list. Its batch size is free: see ``fit_batches`` for what a batch
-            may be, and how it meets the inputs.
-        cache_file: where the scales are written, in TensorRT's calibration cache format, with a JSON
-            sidecar ``<cache_file>.json`` that tells which model they are for. None writes nothing.
+        dataloader: a ``torch.utils.data.DataLoader``, or anything else that can be iterated several
+            times and yields batches, such as a list. Its batch size is free: see ``fit_batches``
+            for what a batch may be, and how it meets the inputs.
+        cache_file: where the scales are written, in TensorRT's calibration cache format, with a
+            JSON sidecar ``<cache_file>.json`` that tells which model they are for. None writes
+            nothing.
         use_cache: reads the scales from ``cache_file`` if it exists, instead of running the data.
         algo_type: how scales are chosen.
-        device: where to run the model: a ``torch.device``, its name, or None for where the engine will
-            run if that is possible, else the CPU. A CUDA device on a machine without CUDA is a
+        device: where to run the model: a ``torch.device``, its name, or None for where the engine
+            will run if that is possible, else the CPU. A CUDA device on a machine without CUDA is a
             ``CalibrationWarning``, and the CPU is used.
         max_batches: how many batches of the loader to use; None for all.
         progress: whether to show progress on stderr; None shows it on a terminal.
@@ -85,7 +86,8 @@ class DataLoaderCalibrator(Calibrator):
             not isinstance(max_batches, int) or isinstance(max_batches, bool) or max_batches < 1
         ):
             raise SettingsError(
-                f"max_batches is {max_batches!r}. Use a whole number of at least 1, or None for all."
+                f"max_batches is {max_batches!r}. Use a whole number of at least 1, or None for "
+                "all."
             )
         self.dataloader = dataloader
         self.cache_file = None if cache_file is None else _as_path(cache_file)
@@ -119,7 +121,9 @@ class DataLoaderCalibrator(Calibrator):
         return table
 
     def table(self, algo: CalibrationAlgo | None = None) -> CalibrationTable:
-        """The scales that an algorithm chooses from the last calibration, without running data again.
+        """The scales that an algorithm chooses from the last calibration's statistics.
+
+        No data is run.
 
         Args:
             algo: the algorithm; None for ``algo_type``.
@@ -131,8 +135,8 @@ class DataLoaderCalibrator(Calibrator):
         check_implemented(algo)
         if self._last is None:
             raise CalibrationError(
-                "There are no statistics: this calibrator has not run its data, or took its last scales from "
-                "the cache. Compile a model with it and use_cache=False first."
+                "There are no statistics: this calibrator has not run its data, or took its last "
+                "scales from the cache. Compile a model with it and use_cache=False first."
             )
         statistics, tensors = self._last
         histograms = [statistics.shared(group) for group in tensors.groups]
@@ -205,7 +209,9 @@ class _Tensors:
 def _check_dataloader(dataloader: object) -> None:
     kind = type(dataloader).__name__
     if isinstance(dataloader, Dataset):
-        problem = "a Dataset, not a DataLoader. Wrap it: torch.utils.data.DataLoader(dataset, batch_size=64)"
+        problem = (
+            "a Dataset. Wrap it in a loader: torch.utils.data.DataLoader(dataset, batch_size=64)"
+        )
     elif isinstance(dataloader, Iterator):
         problem = "an iterator, which can be used only once. Give the DataLoader itself, or a list"
     elif isinstance(dataloader, (str, bytes, Mapping)) or not (
@@ -242,7 +248,8 @@ def _as_device(value: object) -> torch.device | None:
             ) from error
     if device is not None and device.type not in ("cpu", "cuda"):
         raise SettingsError(
-            f"device is {str(device)!r}, where calibration does not run. Use 'cuda:0', 'cpu', or None."
+            f"device is {str(device)!r}, where calibration does not run. Use 'cuda:0', 'cpu', or "
+            "None."
         )
     return device
 
@@ -255,8 +262,8 @@ def _usable_device(wanted: torch.device | None, default: torch.device) -> torch.
     if not torch.cuda.is_available():
         if wanted is not None:
             warnings.warn(
-                f"The calibrator's device is {str(wanted)!r}, but this machine has no usable CUDA device: calibrating on "
-                "'cpu'. Pass device=None to calibrate wherever it is possible.",
+                f"The calibrator's device is {str(wanted)!r}, but this machine has no usable CUDA "
+                "device: calibrating on 'cpu'. Pass device=None to calibrate where it is possible.",
                 CalibrationWarning,
                 stacklevel=3,
             )
@@ -265,7 +272,7 @@ def _usable_device(wanted: torch.device | None, default: torch.device) -> torch.
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= count:
         raise CalibrationError(
-            f"The calibrator's device is {str(device)!r}, but this machine has {count} CUDA devices. Use "
-            f"'cuda:0'{f' to cuda:{count - 1}' if count > 1 else ''}, or None."
+            f"The calibrator's device is {str(device)!r}, but this machine has {count} CUDA "
+            f"devices. Use 'cuda:0'{f' to cuda:{count - 1}' if count > 1 else ''}, or None."
         )
     return torch.device("cuda", index)

@@ -23,23 +23,26 @@ from trtcompile.ptq.request import CalibrationRequest
 class Statistics:
     """What one pass over the data found out; enough for every algorithm.
 
-    Statistics of the same request from different data, such as from several processes, can be merged.
+    Statistics of the same request from different data, such as from several processes, can be
+    merged.
 
     Attributes:
-        histograms: tensor name -> histogram of its absolute values.
+        histograms: of the absolute values of each observed node.
+        positions: tensor name -> which histogram is its own; names of one node have the same.
         samples: how many samples were run.
     """
 
-    histograms: Mapping[str, AbsHistogram]
+    histograms: tuple[AbsHistogram, ...]
+    positions: Mapping[str, int]
     samples: int
 
     def shared(self, group: Sequence[str]) -> AbsHistogram:
         """The histogram of the values of several tensors together."""
-        merged = AbsHistogram()
-        distinct = {id(self.histograms[name]): self.histograms[name] for name in group}
-        for histogram in distinct.values():  # names of one node have one histogram
-            merged.merge(histogram)
-        return merged
+        first, *others = dict.fromkeys(self.positions[name] for name in group)
+        shared = self.histograms[first].to(self.histograms[first].device)
+        for position in others:
+            shared.merge(self.histograms[position])
+        return shared
 
     def merged(self, other: Statistics) -> Statistics:
         """The statistics of both data sets together.
@@ -47,15 +50,15 @@ class Statistics:
         Raises:
             CalibrationError: they are of different tensors.
         """
-        if self.histograms.keys() != other.histograms.keys():
+        if self.positions != other.positions:
             raise CalibrationError(
-                "The statistics of different tensors cannot be merged. Merge statistics of one request."
+                "The statistics of different tensors cannot be merged. Merge statistics of one "
+                "request."
             )
-        histograms = {}
-        for name, mine in self.histograms.items():
-            histograms[name] = mine.to(mine.device)
-            histograms[name].merge(other.histograms[name])
-        return Statistics(histograms, self.samples + other.samples)
+        merged = tuple(mine.to(mine.device) for mine in self.histograms)
+        for mine, theirs in zip(merged, other.histograms, strict=True):
+            mine.merge(theirs)
+        return Statistics(merged, self.positions, self.samples + other.samples)
 
 
 def collect(
@@ -63,43 +66,44 @@ def collect(
     loader: Iterable[Any],
     *,
     device: torch.device,
-    max_batches: int | None = None,
 ) -> Statistics:
     """Runs a request's graph over a loader, and counts the absolute values of its tensors.
 
-    Rows that only fill up the last batch are not counted: of a tensor whose dimension 0 is a multiple k of
-    the batch size, the first k * valid rows are. Tensors of another size there hold values of all
-    samples in each row, and are counted whole; what they repeat are values of real samples.
+    Rows that only fill up the last batch are not counted: of a tensor whose dimension 0 is a
+    multiple k of the batch size, the first k * valid rows are. Tensors of another size there hold
+    values of all samples in each row, and are counted whole; what they repeat are values of real
+    samples.
 
-    The graph and the global random states are not changed. On another device than the CPU the graph's
-    weights are copied there, and tensors that it creates are created there. Results of the graph
-    are freed as soon as nothing needs them.
+    The graph and the global random states are not changed. On another device than the CPU the
+    graph's weights are copied there, and tensors that it creates are created there. Results of the
+    graph are freed as soon as nothing needs them.
 
     Args:
         request: the graph and its tensors.
         loader: yields batches that ``fit_batches`` can fit to the request's inputs.
         device: where to run.
-        max_batches: stops after this many batches of the loader; None for all.
 
     Raises:
-        CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the graph fails
-            on a batch.
+        CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the
+            graph fails on a batch.
     """
     nodes = {name: request.nodes[name] for name in request.names}
     histograms = {node: AbsHistogram(device) for node in nodes.values()}
     observer = _Observer(request.graph, nodes, histograms, device)
     samples = 0
     with kept_random_state():
-        batches = fit_batches(itertools.islice(loader, max_batches), request.arguments, device)
-        # The loader's own code runs outside of inference mode: what it creates may outlive calibration.
-        for batch in batches:
+        # The loader's own code runs outside of no_grad: what it creates may outlive calibration.
+        for batch in fit_batches(loader, request.arguments, device):
             observer.observe(batch)
             samples += batch.valid
     if samples == 0:
         raise CalibrationError(
-            "The calibration data has no samples. Give a dataloader with at least one batch that has rows."
+            "The calibration data has no samples. Give a dataloader with at least one batch that "
+            "has rows."
         )
-    return Statistics({name: histograms[node] for name, node in nodes.items()}, samples)
+    order = {node: position for position, node in enumerate(histograms)}
+    positions = {name: order[node] for name, node in nodes.items()}
+    return Statistics(tuple(histograms.values()), positions, samples)
 
 
 class _Observer(fx.Interpreter):
@@ -124,14 +128,15 @@ class _Observer(fx.Interpreter):
         """Runs one batch."""
         self._batch = batch
         try:
-            with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 self.run(*batch.tensors)
         except CalibrationError:
             raise
         except Exception as error:  # whatever the user's data makes the user's model raise
             raise CalibrationError(
                 f"The model fails on batch {batch.loader_batch} of the calibration data: "
-                f"{type(error).__name__}: {error}. Check that the model runs on this data in PyTorch."
+                f"{type(error).__name__}: {error}. Check that the model runs on this data in "
+                "PyTorch."
             ) from error
         bad = find_nonfinite(list(self._histograms.values()))
         if bad is not None:

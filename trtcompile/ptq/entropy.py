@@ -4,26 +4,28 @@ Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017, with the details o
 implementations. A candidate amax is the upper edge of the first ``i`` bins of the histogram ``b``:
 
 1. ``b[0]`` is replaced by ``b[1]``, so that the zeros of a ReLU do not decide.
-2. ``P`` is ``b[:i]`` with everything above added to its last bin: values beyond amax are clipped to it.
-3. ``Q`` is ``b[:i]`` without that, in 128 cells (bin j in cell ``j * 128 // i``), the mass of a cell
-   spread evenly over its non-empty bins: what is left after quantization to 128 levels.
-4. The loss is the Kullback-Leibler divergence ``KL(P || Q)`` of the two, each normalized to sum 1. It is
-   infinite where P has mass and Q has none: an empty last bin with clipped values.
+2. ``P`` is ``b[:i]`` with everything above added to its last bin: values beyond amax are clipped to
+   it.
+3. ``Q`` is ``b[:i]`` without that, in 128 cells (bin j in cell ``j * 128 // i``), the mass of a
+   cell spread evenly over its non-empty bins: what is left after quantization to 128 levels.
+4. The loss is the Kullback-Leibler divergence ``KL(P || Q)`` of the two, each normalized to sum 1.
+   It is infinite where P has mass and Q has none: an empty last bin with clipped values.
 5. The least loss wins; of several, the largest range.
 
-With prefix sums over the bins of the mass ``S``, the number of non-empty bins ``Z``, and ``E`` of
-``b ln b``, the loss has a closed form, the same for all candidates (``T`` the total mass,
-``l = b[i-1]``, ``t = T - S_i`` the clipped mass, ``m_c`` and ``z_c`` mass and non-empty bins of cell c)::
+With the bins divided by their total, and prefix sums over them of the mass ``S``, the number of
+non-empty bins ``Z``, and ``E`` of ``b ln b``, the loss has a closed form, the same for all
+candidates (``l = b[i-1]``, ``t = 1 - S_i`` the clipped mass, ``m_c`` and ``z_c`` mass and non-empty
+bins of cell c, from differences of S and Z)::
 
-    KL(i) = (E_i - l ln l + (l + t) ln(l + t)) / T - ln T
-          - (sum_c m_c ln(m_c / z_c) + t ln(m_127 / z_127)) / T + ln S_i
+    KL(i) = E_i - l ln l + (l + t) ln(l + t)
+          - sum_c m_c ln(m_c / z_c) - t ln(m_127 / z_127) + ln S_i
 
 so all candidates of many histograms are evaluated at once, without a loop over either.
 
-Where this differs from other implementations: the histogram's range is a power of two, so 1025 to 2048
-bins cover the values, not always 2048, and the empty bins above them are no candidates; losses within
-``TIE`` count as equal, so that rounding does not choose between them; amax never exceeds the largest
-value seen; and the histogram is not changed.
+Where this differs from other implementations: the histogram's range is a power of two, so 1025 to
+2048 bins cover the values, not always 2048, and the empty bins above them are no candidates; losses
+within ``TIE`` count as equal, so that rounding does not choose between them; amax never exceeds the
+largest value seen; and the histogram is not changed.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from torch import Tensor
 from trtcompile.ptq.histogram import BINS, AbsHistogram
 
 CELLS = 128  # the non-negative levels of signed 8-bit integers
-TIE = 1e-12  # far above the rounding of the closed form (about 1e-14), far below any loss that matters
+TIE = 1e-12  # above the rounding of the closed form, about 1e-14, and below what matters
 
 _CANDIDATES_AT_A_TIME = 256  # keeps the temporaries of 100 histograms near 25 MB each
 
@@ -92,23 +94,24 @@ def kl_divergences(counts: Tensor) -> Tensor:
     # Bins along dim 0: picking cell edges then copies rows that are contiguous.
     bins = counts.t().contiguous().double()
     bins[0] = bins[1]
-    mass = _prefix_sums(bins)
     nonempty = _prefix_sums((bins > 0).double())
-    x_log_x = _prefix_sums(torch.xlogy(bins, bins))
-    total = mass[-1]
+    counted = _prefix_sums(bins)  # whole numbers: exact up to 2**53
+    total = counted[-1]
+    share = bins / total
+    x_log_x = _prefix_sums(torch.xlogy(share, share))
     parts = []
-    for ends in torch.arange(CELLS, BINS + 1, device=counts.device).split(_CANDIDATES_AT_A_TIME):
-        last = bins[ends - 1]
-        kept = mass[ends]
-        tail = total - kept
+    candidates = torch.arange(CELLS, BINS + 1, device=counts.device)
+    for ends in torch.split(candidates, _CANDIDATES_AT_A_TIME):
+        last = share[ends - 1]
+        tail = (total - counted[ends]) / total
         # Cell k holds the bins j with j * 128 // i == k; its first bin is ceil(k * i / 128).
         cells = torch.arange(CELLS + 1, device=counts.device)
         edges = (ends[:, None] * cells + (CELLS - 1)) // CELLS
-        cell_mass = mass[edges].diff(dim=1)
+        cell_mass = counted[edges].diff(dim=1) / total
         density = cell_mass / nonempty[edges].diff(dim=1).clamp_(min=1)
         p_log_p = x_log_x[ends] - torch.xlogy(last, last) + torch.xlogy(last + tail, last + tail)
         p_log_q = torch.xlogy(cell_mass, density).sum(dim=1) + torch.xlogy(tail, density[:, -1])
-        loss = (p_log_p - p_log_q) / total - total.log() + kept.log()
+        loss = p_log_p - p_log_q + (counted[ends] / total).log()
         parts.append(torch.where((tail > 0) & (last == 0), torch.inf, loss))
     return torch.cat(parts).t()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,53 +13,52 @@ BINS = 2048
 _BIN_BITS = 11  # log2(BINS)
 
 # The range is 2**exponent. The upper end holds every finite float32. The lower end keeps the factor
-# that turns a value into its bin, 2**(11 - exponent), within float32; smaller values fall into bin 0.
+# that turns a value into its bin, 2**(11 - exponent), within float32; smaller values fall into bin
+# 0.
 MIN_EXPONENT = -100
 MAX_EXPONENT = 128
 
 # Values binned at a time: on the CPU few enough for the temporaries to stay in the cache; elsewhere
 # few enough for float32 counts, which are exact up to 2**24.
 _CPU_CHUNK = 1 << 18
-_DEVICE_CHUNK = 1 << 24
+_CUDA_CHUNK = 1 << 24
 
+_NOT_FINITE = (
+    "it holds NaN or infinity. Check the model's weights and the normalization of the data."
+)
+
+# What torch.aminmax takes; others, such as bool and float8, become float32 first.
 _AS_THEY_ARE = frozenset(
-    (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-    + (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    {torch.float32, torch.float16, torch.bfloat16, torch.float64}
+    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
 
 
 class AbsHistogram:
-    """2048 equal bins over ``[0, 2**exponent)`` for the absolute values of the tensors it was shown.
+    """Counts absolute values in 2048 equal bins over ``[0, 2**exponent)``.
 
-    The range is the smallest power of two above every value seen. When a larger value arrives, the
-    range doubles until it fits, and pairs of bins merge. Bin edges at one range are edges at every
-    smaller one, and a value's bin is found by multiplying with a power of two, which is exact. So the
-    counts depend only on the values: any order, split, or merge gives the same bits.
+    The range is the smallest power of two above every value seen, at least 2**-100. When a larger
+    value arrives, the range doubles until it fits, and pairs of bins merge. Bin edges at one range
+    are edges at every smaller one, and a value's bin is found by multiplying with a power of two,
+    which is exact. So the counts depend only on the values: any order, split, or merge gives the
+    same bits.
 
-    Values are taken as float32: float16 and bfloat16 convert exactly, float64 and integers are rounded.
+    Values are taken as float32: float16 and bfloat16 convert exactly, float64 and integers are
+    rounded.
 
-    On the CPU ``update`` refuses NaN and infinity at once and leaves the histogram as it was. On other
-    devices it does not wait for the device: such values are remembered, and ``check_finite``
+    On the CPU ``update`` refuses NaN and infinity at once and leaves the histogram as it was. On
+    other devices it does not wait for the device: such values are remembered, and ``check_finite``
     and everything that reads the histogram raises.
 
     Args:
-        device: where the counts are kept; None means where the first tensor is.
+        device: where the counts are kept. Tensors elsewhere are counted where they are.
     """
 
-    def __init__(self, device: torch.device | str | None = None) -> None:
-        self._counts: Tensor | None = None
-        self._exponent = torch.empty(0)
-        self._peak = torch.empty(0)
-        self._finite = torch.empty(0)
-        if device is not None:
-            self._start(torch.device(device))
-
-    def _start(self, device: torch.device) -> Tensor:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         self._counts = torch.zeros(BINS, dtype=torch.int64, device=device)
         self._exponent = torch.tensor(MIN_EXPONENT, dtype=torch.int32, device=device)
         self._peak = torch.zeros((), dtype=torch.float32, device=device)
         self._finite = torch.ones((), dtype=torch.bool, device=device)
-        return self._counts
 
     def update(self, values: Tensor) -> None:
         """Counts the absolute values of a tensor of any shape, strides, and real dtype.
@@ -71,45 +69,38 @@ class AbsHistogram:
         flat = _flat(values)
         if flat.numel() == 0:
             return
-        counts = self._start(flat.device) if self._counts is None else self._counts
-        flat = flat.to(counts.device)
+        if flat.device != self.device:
+            elsewhere = AbsHistogram(flat.device)
+            elsewhere.update(flat)
+            self.merge(elsewhere)
+            return
         low, high = torch.aminmax(flat)
         peak = torch.maximum(low.float().abs(), high.float().abs())  # NaN wins
         finite = torch.isfinite(peak)
-        if not counts.is_cuda and not finite:
-            raise CalibrationError(_not_finite("A tensor"))
-        self._finite &= finite
+        if not flat.is_cuda and not finite:  # reading it would wait for a CUDA device
+            raise CalibrationError(_NOT_FINITE)
+        self._finite = self._finite & finite
         self._peak = torch.maximum(self._peak, peak)
         self._grow(_range_exponent(peak))
-        factor = _power_of_two(_BIN_BITS - self._exponent)
-        count = _count_on_device if counts.is_cuda else _count_on_cpu
-        self._counts_().add_(count(flat, factor))
+        count = _count_on_cuda if flat.is_cuda else _count_on_cpu
+        self._counts += count(flat, _power_of_two(_BIN_BITS - self._exponent))
 
     def merge(self, other: AbsHistogram) -> None:
         """Adds the values that another histogram has counted."""
-        if other._counts is None:
-            return
-        counts = self._counts
-        if counts is None:
-            counts = self._start(other._counts.device)
-        theirs = other.to(counts.device)
-        self._finite &= theirs._finite
+        theirs = other.to(self.device)
+        self._finite = self._finite & theirs._finite
         self._peak = torch.maximum(self._peak, theirs._peak)
         self._grow(theirs._exponent)
         theirs._grow(self._exponent)
-        self._counts_().add_(theirs._counts_())
+        self._counts += theirs._counts
 
     def _grow(self, exponent: Tensor) -> None:
         """Doubles the range up to ``2**exponent``; a no-op if it is that large already."""
         shift = (exponent - self._exponent).clamp(0, _BIN_BITS)
-        counts = self._counts_()
-        if counts.is_cuda or shift:  # reading ``shift`` would wait for the device
-            bins = torch.arange(BINS, device=counts.device) >> shift
-            self._counts = torch.zeros_like(counts).index_add_(0, bins, counts)
+        if self._counts.is_cuda or shift:  # reading it would wait for a CUDA device
+            bins = torch.arange(BINS, device=self.device) >> shift
+            self._counts = torch.zeros_like(self._counts).index_add_(0, bins, self._counts)
         self._exponent = torch.maximum(self._exponent, exponent)
-
-    def _counts_(self) -> Tensor:
-        return self._start(torch.device("cpu")) if self._counts is None else self._counts
 
     def check_finite(self) -> None:
         """Waits for the device and raises if NaN or infinity was seen.
@@ -117,20 +108,20 @@ class AbsHistogram:
         Raises:
             CalibrationError: NaN or infinity was seen.
         """
-        if find_nonfinite([self]) is not None:
-            raise CalibrationError(_not_finite("A tensor"))
+        if not self._finite:
+            raise CalibrationError(_NOT_FINITE)
 
     @property
     def counts(self) -> Tensor:
-        """How many values fell into each bin: a copy, int64 ``[2048]``, on the histogram's device."""
+        """How many values each bin has: a copy, int64 ``[2048]``, on the histogram's device."""
         self.check_finite()
-        return self._counts_().clone()
+        return self._counts.clone()
 
     @property
     def exponent(self) -> int:
         """Base-2 logarithm of the range; ``MIN_EXPONENT`` if only zeros, or nothing, was seen."""
         self.check_finite()
-        return int(self._exponent) if self._counts is not None else MIN_EXPONENT
+        return int(self._exponent)
 
     @property
     def bin_width(self) -> float:
@@ -141,7 +132,7 @@ class AbsHistogram:
     def amax(self) -> float:
         """The largest absolute value seen, exact in float32; 0.0 if nothing was."""
         self.check_finite()
-        return float(self._peak) if self._counts is not None else 0.0
+        return float(self._peak)
 
     @property
     def total(self) -> int:
@@ -151,20 +142,17 @@ class AbsHistogram:
     @property
     def device(self) -> torch.device:
         """Where the counts are kept."""
-        return self._counts_().device
+        return self._counts.device
 
     def to(self, device: torch.device | str) -> AbsHistogram:
         """A copy on a device."""
-        copy = AbsHistogram()
-        if self._counts is not None:
-            copy._counts = self._counts.detach().to(device, copy=True)
-            copy._exponent = self._exponent.detach().to(device, copy=True)
-            copy._peak = self._peak.detach().to(device, copy=True)
-            copy._finite = self._finite.detach().to(device, copy=True)
+        copy = AbsHistogram.__new__(AbsHistogram)
+        for name, value in vars(self).items():
+            setattr(copy, name, value.to(device, copy=True))
         return copy
 
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(vars(self.to("cpu")))  # readable on a machine without the device
+    def __getstate__(self) -> dict[str, Tensor]:
+        return vars(self.to("cpu"))  # readable on a machine without the device
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AbsHistogram):
@@ -181,31 +169,19 @@ class AbsHistogram:
 def find_nonfinite(histograms: Sequence[AbsHistogram]) -> int | None:
     """The index of the first histogram that was shown NaN or infinity, or None.
 
-    Waits for each device once, however many histograms it has.
+    Waits for the device once. The histograms must be on one device.
     """
-    groups: dict[torch.device, list[int]] = {}
-    for index, histogram in enumerate(histograms):
-        if histogram._counts is not None:
-            groups.setdefault(histogram._counts.device, []).append(index)
-    found = []
-    for indices in groups.values():
-        finite = torch.stack([histograms[index]._finite for index in indices]).tolist()
-        found += [index for index, good in zip(indices, finite, strict=True) if not good]
-    return min(found, default=None)
-
-
-def _not_finite(subject: str) -> str:
-    return (
-        f"{subject} holds NaN or infinity, which has no place in a histogram. Check the model's "
-        "weights and the normalization of the calibration data."
-    )
+    if not histograms:
+        return None
+    finite: list[bool] = torch.stack([histogram._finite for histogram in histograms]).tolist()
+    return None if all(finite) else finite.index(False)
 
 
 def _flat(values: Tensor) -> Tensor:
     """All values in one dimension, in whatever order needs no copy."""
     if values.is_complex():
         raise CalibrationError(
-            f"A tensor is {values.dtype}, which has no INT8 form. Leave complex tensors unquantized."
+            f"it is {values.dtype}, which has no INT8 form. Leave complex tensors unquantized."
         )
     values = values.detach()
     if values.dtype not in _AS_THEY_ARE:
@@ -231,9 +207,10 @@ def _count_on_cpu(flat: Tensor, factor: Tensor) -> Tensor:
     counts = torch.zeros(BINS, dtype=torch.int64)
     size = min(flat.numel(), _CPU_CHUNK)
     scaled = torch.empty(size, dtype=torch.float32)
-    # 16-bit bins: bincount reads them twice as fast as 32-bit ones, and five times as fast as 64-bit.
+    # 16-bit bins: bincount reads them twice as fast as 32-bit ones, and five times as fast as
+    # 64-bit.
     bins = torch.empty(size, dtype=torch.int16)
-    for chunk in flat.split(_CPU_CHUNK):
+    for chunk in torch.split(flat, _CPU_CHUNK):
         n = chunk.numel()
         scaled[:n].copy_(chunk).mul_(factor)
         bins[:n].copy_(scaled[:n]).abs_()  # truncation is symmetric about zero
@@ -241,12 +218,12 @@ def _count_on_cpu(flat: Tensor, factor: Tensor) -> Tensor:
     return counts
 
 
-def _count_on_device(flat: Tensor, factor: Tensor) -> Tensor:
+def _count_on_cuda(flat: Tensor, factor: Tensor) -> Tensor:
     counts = torch.zeros(BINS, dtype=torch.int64, device=flat.device)
     # bincount waits for the device. histc does not, but refuses to run in deterministic mode,
     # although its result here does not depend on the order: its counts are whole numbers.
     deterministic = torch.are_deterministic_algorithms_enabled()
-    for chunk in flat.split(_DEVICE_CHUNK):
+    for chunk in torch.split(flat, _CUDA_CHUNK):
         scaled = (chunk.float() * factor).abs_()
         if deterministic:
             counts += torch.bincount(

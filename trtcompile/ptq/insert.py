@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 # Registers the quantized_decomposed operators.
-import torch.ao.quantization.fx._decomposed  # noqa: F401
+import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import CalibrationError

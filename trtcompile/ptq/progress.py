@@ -28,8 +28,7 @@ def with_progress(
     if max_batches is not None:
         total = max_batches if total is None else min(total, max_batches)
     if importlib.util.find_spec("tqdm") is not None:
-        from tqdm import tqdm
-
+        tqdm = importlib.import_module("tqdm").tqdm  # optional, and without types
         yield from tqdm(_first(loader, max_batches), total=total, desc=_TITLE, unit="batch")
         return
     of_total = "" if total is None else f"/{total}"

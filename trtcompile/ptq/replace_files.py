@@ -13,8 +13,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     """Replaces the contents of files, each in one step, in the order given.
 
     Everything is first written beside its target and flushed to the disk. Only then are the targets
-    replaced, so a full disk, an interruption, or a crash before that leaves all of them as they were.
-    Symbolic links stay links.
+    replaced, so a full disk, an interruption, or a crash before that leaves all of them as they
+    were. Symbolic links stay links.
 
     Raises:
         OSError: a file cannot be written.

@@ -16,10 +16,10 @@ class CalibrationRequest:
     """A graph, and the tensors in it that need a scale.
 
     Attributes:
-        graph: the lowered FP32 graph; flat placeholders, one for each ``Input`` leaf; a flat tuple as
-            output; weights on the CPU. A calibrator must not change it.
-        groups: names of tensors that share one scale; most groups have one name. The scale comes from
-            the values of all members together, and every name gets it.
+        graph: the lowered FP32 graph; flat placeholders, one for each ``Input`` leaf; a flat tuple
+            as output; weights on the CPU. A calibrator must not change it.
+        groups: names of tensors that share one scale; most groups have one name. The scale comes
+            from the values of all members together, and every name gets it.
         nodes: tensor name -> the node whose value is observed. Two names may have one node.
         fingerprints: tensor name -> hash of everything that computes the tensor.
         graph_hash: identifies the whole graph.
@@ -43,8 +43,8 @@ class CalibrationRequest:
         names = self.names
         if not all(self.groups) or len(set(names)) != len(names):
             raise CalibrationError(
-                f"The calibration request has the groups {self.groups}: one is empty, or a tensor is in "
-                "two. Name each tensor once."
+                f"The calibration request has the groups {self.groups}: one is empty, or a tensor "
+                "is in two. Name each tensor once."
             )
         missing = [n for n in names if n not in self.nodes or n not in self.fingerprints]
         if missing:

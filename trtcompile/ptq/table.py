@@ -45,7 +45,8 @@ class CalibrationTable(Mapping[str, float]):
         provenance: where they came from; None if that is unknown or unverified.
 
     Raises:
-        CalibrationError: a name is empty or spans lines, or a scale is not a positive normal float32.
+        CalibrationError: a name is empty or spans lines, or a scale is not a positive normal
+            float32.
     """
 
     def __init__(

@@ -9,7 +9,8 @@ from trtcompile.errors import TensorRTMissingError
 
 def why_not_runnable(provenance: Provenance, gpu_id: int) -> str | None:
     """None if an engine can run on a GPU of this machine, else a sentence naming both sides."""
-    built = f"{provenance.flavour} {provenance.version} for compute capability {', '.join(provenance.compute_capabilities)}"
+    targets = ", ".join(provenance.compute_capabilities)
+    built = f"{provenance.flavour} {provenance.version} for compute capability {targets}"
     try:
         flavour = _tensorrt.load()
     except TensorRTMissingError:

@@ -41,9 +41,13 @@ class EngineModule(nn.Module):
         if self._session is None:
             reason = self.why_not_runnable
             if reason is not None:
-                raise EngineLoadError(f"{reason}. Compile the model on the machine that is to run it.")
+                raise EngineLoadError(
+                    f"{reason}. Compile the model on the machine that is to run it."
+                )
             device = torch.device("cuda", self._gpu_id)
-            self._session = EngineSession(self.engine, device, use_cuda_graphs=self._use_cuda_graphs)
+            self._session = EngineSession(
+                self.engine, device, use_cuda_graphs=self._use_cuda_graphs
+            )
         return self._session
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -125,7 +125,9 @@ class EngineSession:
 
 
 class _CapturedExecution:
-    def __init__(self, graph: Any, inputs: list[torch.Tensor], outputs: tuple[torch.Tensor, ...]) -> None:
+    def __init__(
+        self, graph: Any, inputs: list[torch.Tensor], outputs: tuple[torch.Tensor, ...]
+    ) -> None:
         self.graph = graph
         self.inputs = inputs
         self.outputs = outputs

@@ -25,7 +25,8 @@ def convolution(view: LayerView) -> torch.Tensor:
     pads, output_size = _convolution_pads(view, tuple(x.shape[2:]), extent, stride)
     padded = pad_spatial(x, pads)
     full = _CONVOLUTIONS[rank](padded, kernel, _bias(view, maps), stride, 0, dilation, groups)
-    return full[(..., *(slice(size) for size in output_size))]
+    index = (slice(None), slice(None), *(slice(size) for size in output_size))
+    return full[index]
 
 
 def _convolution_pads(
@@ -64,7 +65,8 @@ def deconvolution(view: LayerView) -> torch.Tensor:
         if end <= begin:
             raise view.mismatch(f"its padding leaves nothing of dimension {dim}.")
         crops.append(slice(begin, end))
-    return full[(..., *crops)]
+    index = (slice(None), slice(None), *crops)
+    return full[index]
 
 
 def _spatial_rank(view: LayerView, x: torch.Tensor) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 
 from network_oracle.layer_view import LayerView
@@ -16,7 +14,7 @@ def gather(view: LayerView) -> torch.Tensor:
     elementwise = view.layer.num_elementwise_dims
     if mode == "DEFAULT":
         axis = view.axis(view.layer.axis, data.dim())
-        indices = _in_range(view, view.value(1), data.shape[axis])
+        indices = _in_range(view, view.value(1), axis)
         if elementwise == 0:
             return _take(data, axis, indices)
         if elementwise == 1 and axis > 0:
@@ -27,7 +25,7 @@ def gather(view: LayerView) -> torch.Tensor:
         raise view.unsupported(f"axis {axis} with {elementwise} elementwise dimensions.")
     if mode == "ELEMENT":
         axis = view.axis(view.layer.axis, data.dim())
-        indices = _in_range(view, view.value(1), data.shape[axis])
+        indices = _in_range(view, view.value(1), axis)
         if elementwise or indices.dim() != data.dim():
             raise view.mismatch(f"indices of rank {indices.dim()}, {elementwise} elementwise.")
         return torch.gather(data, axis, indices)
@@ -51,23 +49,34 @@ def _gather_nd(
         raise view.mismatch(f"elementwise dimensions {data.shape} and {indices.shape} differ.")
     if batch_dims + depth > data.dim():
         raise view.mismatch(f"{depth} coordinates into data of rank {data.dim()}.")
-    result = torch.empty(*indices.shape[:-1], *data.shape[batch_dims + depth :], dtype=data.dtype)
-    for place in itertools.product(*(range(size) for size in indices.shape[:-1])):
-        coordinate = [
-            int(_in_range(view, index, data.shape[batch_dims + dim]))
-            for dim, index in enumerate(indices[place])
-        ]
-        result[place] = data[(*place[:batch_dims], *coordinate)]
-    return result
+    places = [
+        torch.arange(size).reshape([-1] + [1] * (indices.dim() - 2 - dim))
+        for dim, size in enumerate(data.shape[:batch_dims])
+    ]
+    where = (*places, *_coordinates(view, indices, batch_dims))
+    return data[where]
 
 
-def _in_range(view: LayerView, indices: torch.Tensor, length: int) -> torch.Tensor:
-    """int64 indices, negative ones counted from the end."""
+def _coordinates(
+    view: LayerView, indices: torch.Tensor, first_axis: int
+) -> tuple[torch.Tensor, ...]:
+    """The last dimension of ``indices`` taken apart: one tensor of indices per axis of the data."""
+    return tuple(
+        _in_range(view, indices[..., dim], first_axis + dim) for dim in range(indices.shape[-1])
+    )
+
+
+def _in_range(view: LayerView, indices: torch.Tensor, axis: int) -> torch.Tensor:
+    """int64 indices along ``axis`` of the data; Gather counts negative ones from the end."""
+    length, declared = view.value(0).shape[axis], view.input_shapes[0]
     if indices.dtype not in (torch.int32, torch.int64):
         raise view.mismatch(f"its indices are {indices.dtype}.")
     indices = indices.long()
     if bool(((indices < -length) | (indices >= length)).any()):
         raise view.mismatch(f"an index is out of range for length {length}.")
+    may_be_negative = view.kind == "GATHER" and declared is not None and declared[axis] != -1
+    if not may_be_negative and bool((indices < 0).any()):
+        raise view.unsupported("negative indices are defined for Gather on a static axis only.")
     return torch.where(indices < 0, indices + length, indices)
 
 
@@ -78,7 +87,7 @@ def scatter(view: LayerView) -> torch.Tensor:
     result = data.clone()
     if mode == "ELEMENT":
         axis = view.axis(view.layer.axis, data.dim())
-        indices = _in_range(view, view.value(1), data.shape[axis])
+        indices = _in_range(view, view.value(1), axis)
         if not indices.dim() == updates.dim() == data.dim() or indices.shape != updates.shape:
             raise view.mismatch(f"indices {indices.shape} and updates {updates.shape}.")
         result.scatter_(axis, indices, updates)
@@ -88,13 +97,9 @@ def scatter(view: LayerView) -> torch.Tensor:
         expected = (*indices.shape[:-1], *data.shape[indices.shape[-1] :])
         if tuple(updates.shape) != expected:
             raise view.mismatch(f"updates have shape {tuple(updates.shape)}, not {expected}.")
-        for place in itertools.product(*(range(size) for size in indices.shape[:-1])):
-            coordinate = tuple(
-                int(_in_range(view, index, data.shape[dim]))
-                for dim, index in enumerate(indices[place])
-            )
-            result[coordinate] = updates[place]
-            written[coordinate] += 1
+        where = _coordinates(view, indices, 0)
+        result[where] = updates
+        written.index_put_(where, torch.ones((), dtype=torch.int32), accumulate=True)
     else:
         raise view.unsupported(f"mode {mode}.")
     if bool((written > 1).any()):

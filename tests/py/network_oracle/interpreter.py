@@ -34,7 +34,10 @@ def supported_layer_types() -> tuple[str, ...]:
 
 
 def run_network(
-    network: Any, inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
+    network: Any,
+    inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor],
+    *,
+    trt: Any = None,
 ) -> dict[str, torch.Tensor]:
     """Evaluate ``network`` on the CPU.
 
@@ -45,6 +48,7 @@ def run_network(
         network: an ``INetworkDefinition`` of any TensorRT flavour, strongly typed.
         inputs: tensors by input name, or in the order of the network's inputs; dtypes must be
             the declared ones.
+        trt: the TensorRT module; found through the network's class by default.
 
     Returns:
         The network's outputs by name, in order.
@@ -54,10 +58,11 @@ def run_network(
         NetworkMismatchError: an input or a computed tensor does not have the declared shape or
             dtype, inputs of a layer differ in type, or the network reads out of bounds.
     """
-    trt = sys.modules[type(network).__module__]
+    trt = trt or _module_of(network)
     with torch.no_grad():
-        values = _bind_inputs(network, inputs)
         pending = [network.get_layer(index) for index in range(network.num_layers)]
+        _refuse_unknown_kinds(trt, pending)
+        values = _bind_inputs(network, inputs)
         while pending:
             # Layers come in the order of their making, which set_input may have overtaken.
             waiting = [layer for layer in pending if not _run_if_ready(trt, layer, values)]
@@ -73,6 +78,34 @@ def run_network(
             raise NetworkMismatchError(f"Nothing computes the network's output {tensor.name!r}.")
         outputs[tensor.name] = values[tensor.name].clone()
     return outputs
+
+
+def _module_of(network: Any) -> Any:
+    """The module that defines the network's class, and with it every layer class."""
+    kind = type(network)
+    candidates = [sys.modules.get(kind.__module__), *list(sys.modules.values())]
+    for module in candidates:
+        if getattr(module, "__dict__", {}).get("INetworkDefinition") is kind:
+            return module
+    raise TypeError(f"{kind.__name__} is no network definition of a loaded TensorRT.")
+
+
+def _kind(trt: Any, layer: Any) -> str:
+    """Name of the layer's ``LayerType``.
+
+    Some layer classes hide ``ILayer.type`` behind a ``type`` of their own (pooling, activation).
+    """
+    return str(trt.ILayer.type.fget(layer).name)
+
+
+def _refuse_unknown_kinds(trt: Any, layers: Sequence[Any]) -> None:
+    unknown = [
+        f"{kind} layer {layer.name!r}"
+        for layer in layers
+        if (kind := _kind(trt, layer)) not in HANDLERS
+    ]
+    if unknown:
+        raise UnsupportedLayer(f"Not modelled: {', '.join(unknown)}.")
 
 
 def _bind_inputs(
@@ -108,11 +141,8 @@ def _run_if_ready(trt: Any, layer: Any, values: dict[str, torch.Tensor]) -> bool
 
 
 def _run_layer(trt: Any, layer: Any, sources: list[Any], values: dict[str, torch.Tensor]) -> None:
-    # Some layer classes hide ILayer.type behind a `type` of their own (pooling, activation).
-    kind = trt.ILayer.type.fget(layer).name
-    handler = HANDLERS.get(kind)
-    if handler is None:
-        raise UnsupportedLayer(f"{kind} layer {layer.name!r}: this kind is not modelled.")
+    kind = _kind(trt, layer)
+    handler = HANDLERS[kind]
     layer.__class__ = getattr(trt, handler.class_name)
     raw = [None if source is None else values[source.name] for source in sources]
     tensors = [layer.get_output(index) for index in range(layer.num_outputs)]

@@ -55,5 +55,5 @@ def local_response_normalization(view: LayerView) -> torch.Tensor:
         raise view.unsupported(f"window {window} on an input of rank {x.dim()}.")
     squares = x.square().movedim(-3, -1)
     sums = pad_spatial(squares, [(window // 2, window // 2)]).unfold(-1, window, 1).sum(-1)
-    denominator = view.layer.k + view.layer.alpha / window * sums.movedim(-1, -3)
-    return x / denominator.pow(view.layer.beta)
+    denominator: torch.Tensor = view.layer.k + view.layer.alpha / window * sums.movedim(-1, -3)
+    return x / denominator.pow(float(view.layer.beta))

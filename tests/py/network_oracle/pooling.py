@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from network_oracle.dtypes import FLOATS
 from network_oracle.layer_view import LayerView
 from network_oracle.padding import explicit_pads, pad_spatial, same_pads
 from network_oracle.registry import handles
@@ -20,6 +21,8 @@ def pooling(view: LayerView) -> torch.Tensor:
     window, stride = view.dims("window_size_nd"), view.dims("stride_nd")
     if x.dim() != len(window) + 2:
         raise view.unsupported(f"window {window} with an input of rank {x.dim()}.")
+    if x.dtype not in FLOATS:
+        raise view.unsupported(f"pooling of {x.dtype}.")
     size, mode = tuple(x.shape[2:]), view.name_of("padding_mode")
     if mode.startswith("SAME"):
         pads, output = same_pads(size, window, stride, lower=mode == "SAME_LOWER")
@@ -51,6 +54,6 @@ def pooling(view: LayerView) -> torch.Tensor:
     if kind == "AVERAGE":
         return average
     if kind == "MAX_AVERAGE_BLEND":
-        blend = view.layer.blend_factor
+        blend = float(view.layer.blend_factor)
         return (1 - blend) * maximum + blend * average
     raise view.unsupported(f"pooling type {kind}.")

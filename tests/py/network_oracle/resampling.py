@@ -8,6 +8,7 @@ from fractions import Fraction
 import torch
 import torch.nn.functional as F
 
+from network_oracle.dtypes import FLOATS
 from network_oracle.layer_view import LayerView
 from network_oracle.registry import handles
 
@@ -20,6 +21,8 @@ def resize(view: LayerView) -> torch.Tensor:
     x = view.value(0)
     sizes = _output_sizes(view, x)
     mode = view.name_of("resize_mode")
+    if mode != "NEAREST" and x.dtype not in FLOATS:
+        raise view.unsupported(f"resize mode {mode} of {x.dtype}.")
     for dim, size in enumerate(sizes):
         if size == x.shape[dim]:
             continue

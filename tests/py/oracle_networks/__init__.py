@@ -11,18 +11,22 @@ from oracle_networks import (
     elementwise,
     indexing,
     linear,
+    pooling,
     quantization,
     reduced_precision,
     resampling,
     shaping,
+    slicing,
 )
 from oracle_networks.network_case import OracleNetwork
 
 NETWORKS: list[OracleNetwork] = [
     *elementwise.NETWORKS,
     *convolution.NETWORKS,
+    *pooling.NETWORKS,
     *linear.NETWORKS,
     *shaping.NETWORKS,
+    *slicing.NETWORKS,
     *indexing.NETWORKS,
     *resampling.NETWORKS,
     *quantization.NETWORKS,

@@ -1,4 +1,4 @@
-"""Convolution, Deconvolution, Pooling."""
+"""Convolution and Deconvolution."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from oracle_networks.network_case import Net, OracleNetwork, Tensor, signed
-
-_CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
-
-
-def _set(layer: Any, net: Net, attributes: dict[str, Any]) -> None:
-    for name, value in attributes.items():
-        if name == "padding_mode":
-            value = getattr(net.trt.PaddingMode, value)
-        setattr(layer, name, value)
+from oracle_networks.network_case import Net, OracleNetwork, Tensor, set_attributes, signed
 
 
 def _convolution(
@@ -49,7 +39,7 @@ def _convolution(
                 layer.set_input(2, net.constant(offset))
         else:
             layer = add(x0, maps, tuple(kernel.shape[2:]), net.weights(kernel), net.weights(offset))
-        _set(layer, net, attributes)
+        set_attributes(net, layer, attributes)
         return layer.get_output(0)
 
     def expected(x: Tensor) -> Tensor:
@@ -266,179 +256,4 @@ DECONVOLUTIONS = [
 ]
 
 
-def _pooling(
-    name: str,
-    kind: str,
-    x: Tensor,
-    window: tuple[int, ...],
-    expect: Callable[[Tensor], Tensor],
-    *,
-    **attributes: Any,
-) -> OracleNetwork:
-    def define(net: Net, x0: Any) -> Any:
-        layer = net.network.add_pooling_nd(x0, getattr(net.trt.PoolingType, kind), window)
-        _set(layer, net, attributes)
-        return layer.get_output(0)
-
-    return OracleNetwork(f"pooling-{name}", [x], define, expect)
-
-
-def _padded_max(x: Tensor, pads: tuple[int, ...], window: int, stride: int) -> Tensor:
-    return F.max_pool2d(F.pad(x, pads, value=-float("inf")), window, stride)
-
-
-def _average_over_input(
-    x: Tensor, pads: tuple[int, int, int, int], window: int, stride: int
-) -> Tensor:
-    """Sums divided by how many input elements each window covers."""
-    ones = torch.ones_like(x)
-    total, count = (
-        F.avg_pool2d(F.pad(t, pads), window, stride, divisor_override=1) for t in (x, ones)
-    )
-    return total / count
-
-
-_NEGATIVE = -1 - torch.rand(2, 3, 7, 8, generator=torch.Generator().manual_seed(1))
-
-POOLINGS = [
-    _pooling(
-        "max",
-        "MAX",
-        signed(2, 3, 7, 8),
-        (2, 3),
-        lambda x: F.max_pool2d(x, (2, 3), (2, 1)),
-        stride_nd=(2, 1),
-    ),
-    _pooling(
-        "max-padding-of-negatives",
-        "MAX",
-        _NEGATIVE,
-        (3, 3),
-        lambda x: F.max_pool2d(x, 3, 2, 1),
-        stride_nd=(2, 2),
-        padding_nd=(1, 1),
-    ),
-    _pooling(
-        "max-asymmetric-padding",
-        "MAX",
-        signed(2, 3, 7, 8) - 2,
-        (3, 3),
-        lambda x: _padded_max(x, (0, 2, 1, 0), 3, 2),
-        stride_nd=(2, 2),
-        pre_padding=(1, 0),
-        post_padding=(0, 2),
-    ),
-    _pooling(
-        "max-round-up",
-        "MAX",
-        signed(2, 3, 8, 7) - 2,
-        (3, 3),
-        lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
-        stride_nd=(2, 2),
-        padding_mode="EXPLICIT_ROUND_UP",
-    ),
-    _pooling(
-        "max-same-upper",
-        "MAX",
-        signed(1, 3, 8, 7) - 2,
-        (3, 3),
-        lambda x: _padded_max(x, (1, 1, 0, 1), 3, 2),
-        stride_nd=(2, 2),
-        padding_mode="SAME_UPPER",
-    ),
-    _pooling(
-        "max-same-lower",
-        "MAX",
-        signed(1, 3, 8, 7) - 2,
-        (3, 3),
-        lambda x: _padded_max(x, (1, 1, 1, 0), 3, 2),
-        stride_nd=(2, 2),
-        padding_mode="SAME_LOWER",
-    ),
-    _pooling(
-        "max-3d",
-        "MAX",
-        signed(1, 2, 4, 6, 6),
-        (2, 2, 3),
-        lambda x: F.max_pool3d(x, (2, 2, 3), 2),
-        stride_nd=(2, 2, 2),
-    ),
-    _pooling(
-        "average",
-        "AVERAGE",
-        signed(2, 3, 6, 6),
-        (2, 2),
-        lambda x: F.avg_pool2d(x, 2, 2),
-        stride_nd=(2, 2),
-    ),
-    _pooling(
-        "average-excluding-padding",
-        "AVERAGE",
-        signed(2, 3, 7, 7) + 1,
-        (3, 3),
-        lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
-        stride_nd=(2, 2),
-        padding_nd=(1, 1),
-        average_count_excludes_padding=True,
-    ),
-    _pooling(
-        "average-including-padding",
-        "AVERAGE",
-        signed(2, 3, 7, 7) + 1,
-        (3, 3),
-        lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=True),
-        stride_nd=(2, 2),
-        padding_nd=(1, 1),
-        average_count_excludes_padding=False,
-    ),
-    _pooling(
-        "average-round-up-including-padding",
-        "AVERAGE",
-        signed(2, 3, 8, 8) + 1,
-        (3, 3),
-        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=True),
-        stride_nd=(2, 2),
-        padding_nd=(1, 1),
-        padding_mode="EXPLICIT_ROUND_UP",
-        average_count_excludes_padding=False,
-    ),
-    _pooling(
-        "average-round-up-excluding-padding",
-        "AVERAGE",
-        signed(2, 3, 8, 8) + 1,
-        (3, 3),
-        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
-        stride_nd=(2, 2),
-        padding_nd=(1, 1),
-        padding_mode="EXPLICIT_ROUND_UP",
-    ),
-    _pooling(
-        "average-asymmetric-padding",
-        "AVERAGE",
-        signed(2, 3, 7, 8) + 1,
-        (3, 3),
-        lambda x: _average_over_input(x, (0, 1, 1, 0), 3, 2),
-        stride_nd=(2, 2),
-        pre_padding=(1, 0),
-        post_padding=(0, 1),
-    ),
-    _pooling(
-        "average-3d",
-        "AVERAGE",
-        signed(1, 2, 4, 6, 6),
-        (2, 2, 3),
-        lambda x: F.avg_pool3d(x, (2, 2, 3), 2),
-        stride_nd=(2, 2, 2),
-    ),
-    _pooling(
-        "blend",
-        "MAX_AVERAGE_BLEND",
-        signed(2, 3, 6, 6),
-        (2, 2),
-        lambda x: 0.25 * F.avg_pool2d(x, 2, 2) + 0.75 * F.max_pool2d(x, 2, 2),
-        stride_nd=(2, 2),
-        blend_factor=0.25,
-    ),
-]
-
-NETWORKS = [*CONVOLUTIONS, *DECONVOLUTIONS, *POOLINGS]
+NETWORKS = [*CONVOLUTIONS, *DECONVOLUTIONS]

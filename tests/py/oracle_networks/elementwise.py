@@ -149,9 +149,7 @@ def _binary(
         op_value = getattr(net.trt.ElementWiseOperation, op)
         return net.network.add_elementwise(x0, x1, op_value).get_output(0)
 
-    return OracleNetwork(
-        f"elementwise-{op.lower()}{suffix}", [a, b], define, expect
-    )
+    return OracleNetwork(f"elementwise-{op.lower()}{suffix}", [a, b], define, expect)
 
 
 def _numpy_binary(function: Callable[[Any, Any], Any]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -173,7 +171,7 @@ _WIDE, _LOW = (2, 3, 4), (2, 1, 4)
 
 BINARIES = [
     _binary("SUM", _numpy_binary(np.add), signed(*_WIDE), signed(*_WIDE)),
-    _binary("SUM", _numpy_binary(np.add), signed(*_LOW), signed(1, 3, 4), "-broadcast", True),
+    _binary("SUM", _numpy_binary(np.add), signed(*_LOW), signed(1, 3, 4), "-broadcast"),
     _binary("SUM", _numpy_binary(np.add), integers(-9, 9, *_WIDE), integers(-9, 9, *_LOW), "-int"),
     _binary("PROD", _numpy_binary(np.multiply), signed(*_WIDE), signed(*_LOW)),
     _binary(
@@ -207,7 +205,6 @@ BINARIES = [
         integers(-9, 9, 3, 6),
         _nonzero_integers(3, 6),
         "-int",
-        True,
     ),
     _binary("AND", _numpy_binary(np.logical_and), booleans(*_WIDE), booleans(*_LOW)),
     _binary("OR", _numpy_binary(np.logical_or), booleans(*_WIDE), booleans(*_LOW)),
@@ -216,9 +213,9 @@ BINARIES = [
         "EQUAL", _numpy_binary(np.equal), integers(0, 3, *_WIDE), integers(0, 3, *_LOW), "-int"
     ),
     _binary("EQUAL", _numpy_binary(np.equal), _HALVES.clone(), _HALVES.abs()),
-    _binary("GREATER", _numpy_binary(np.greater), signed(*_WIDE), signed(*_LOW), "", True),
+    _binary("GREATER", _numpy_binary(np.greater), signed(*_WIDE), signed(*_LOW)),
     _binary("LESS", _numpy_binary(np.less), _HALVES.clone(), _HALVES.flip(0)),
-    _binary("LESS", _numpy_binary(np.less), integers(0, 3, *_WIDE), integers(0, 3, *_LOW), "-int"),
+    _binary("LESS", _numpy_binary(np.less), integers(0, 3, *_WIDE), integers(0, 3, *_LOW), "-i32"),
 ]
 
 

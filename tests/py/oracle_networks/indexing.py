@@ -156,9 +156,7 @@ def _best(k: int, axis: int, largest: bool) -> Callable[[Tensor], list[Tensor]]:
 
 
 TOP_KS = [
-    OracleNetwork(
-        "topk-max", [distinct(3, 8)], _top_k("MAX", 3, 1), _best(3, 1, True)
-    ),
+    OracleNetwork("topk-max", [distinct(3, 8)], _top_k("MAX", 3, 1), _best(3, 1, True)),
     OracleNetwork("topk-min", [distinct(3, 8)], _top_k("MIN", 2, 1), _best(2, 1, False)),
     OracleNetwork("topk-inner-axis", [distinct(2, 6, 4)], _top_k("MAX", 2, 1), _best(2, 1, True)),
     OracleNetwork(
@@ -172,6 +170,13 @@ TOP_KS = [
 
 def _non_zero(net: Net, x0: Any) -> Any:
     return net.network.add_non_zero(x0).get_output(0)
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    return torch.from_numpy(np.stack(np.nonzero(x.numpy())).astype(np.int32))
+
+
+_NO_NON_ZERO = {"tensorrt_rtx": "NonZero has no runners that implement it (1.7.1)"}
 
 
 def _one_hot(axis: int) -> Callable[..., Any]:
@@ -191,13 +196,15 @@ OTHERS = [
         "non_zero-float",
         [signed(3, 4) * integers(0, 2, 3, 4)],
         _non_zero,
-        lambda x: torch.from_numpy(np.stack(np.nonzero(x.numpy())).astype(np.int32)),
+        _coordinates,
+        refused=_NO_NON_ZERO,
     ),
     OracleNetwork(
         "non_zero-bool",
         [integers(0, 2, 7).bool()],
         _non_zero,
-        lambda x: torch.from_numpy(np.stack(np.nonzero(x.numpy())).astype(np.int32)),
+        _coordinates,
+        refused=_NO_NON_ZERO,
     ),
     OracleNetwork(
         "one_hot-last-axis",

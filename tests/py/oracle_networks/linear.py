@@ -152,9 +152,7 @@ def _softmax_by_numpy(axis: int) -> Callable[[Tensor], Tensor]:
 
 
 SOFTMAXES = [
-    OracleNetwork(
-        "softmax-last", [signed(2, 3, 7)], _softmax(2), _softmax_by_numpy(2)
-    ),
+    OracleNetwork("softmax-last", [signed(2, 3, 7)], _softmax(2), _softmax_by_numpy(2)),
     OracleNetwork("softmax-first", [signed(4, 3)], _softmax(0), _softmax_by_numpy(0)),
     OracleNetwork("softmax-default", [signed(2, 3, 4, 5)], _softmax(None), _softmax_by_numpy(1)),
 ]

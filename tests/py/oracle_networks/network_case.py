@@ -12,6 +12,18 @@ import torch
 Tensor = torch.Tensor
 Outputs = Tensor | Sequence[Tensor]
 
+TORCH_TYPES: dict[str, torch.dtype] = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT8": torch.int8,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "BOOL": torch.bool,
+    "UINT8": torch.uint8,
+}
+_TYPE_NAMES = {dtype: name for name, dtype in TORCH_TYPES.items()}
+
 _GENERATOR = torch.Generator().manual_seed(20)
 
 
@@ -55,18 +67,6 @@ class Net:
         return self.constant(torch.tensor(values, dtype=torch.int64))
 
 
-_TYPE_NAMES = {
-    torch.float32: "FLOAT",
-    torch.float16: "HALF",
-    torch.bfloat16: "BF16",
-    torch.int8: "INT8",
-    torch.int32: "INT32",
-    torch.int64: "INT64",
-    torch.bool: "BOOL",
-    torch.uint8: "UINT8",
-}
-
-
 @dataclass(frozen=True)
 class OracleNetwork:
     """A network of one layer kind or two, and what it computes.
@@ -79,8 +79,8 @@ class OracleNetwork:
         needs: what the flavour must have, as dotted names in its module.
         dynamic: declared shapes by input index where they have a -1; the build then needs a
             profile.
-        build_on_cpu: among those that the tests build where there is no GPU.
-        refused: why a builder refuses it, by flavour; it is then checked on the CPU only.
+        refused: why the builder of a flavour (its module's name) refuses it; it is then checked
+            on the CPU only.
         tolerance: allowed error relative to the largest expected value; None for the dtype's own.
     """
 
@@ -90,9 +90,13 @@ class OracleNetwork:
     expect: Callable[..., Outputs]
     needs: Sequence[str] = ()
     dynamic: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    build_on_cpu: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     tolerance: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """Name of the ``trt.LayerType`` that the network is about."""
+        return self.name.split("-")[0].upper()
 
     def __call__(self, trt: Any, network: Any) -> Feeds:
         """Add the layers to ``network``; the inputs to run it with."""
@@ -121,6 +125,25 @@ class OracleNetwork:
                     return name
                 holder = getattr(holder, part)
         return None
+
+
+_ENUMS = {
+    "padding_mode": "PaddingMode",
+    "resize_mode": "InterpolationMode",
+    "interpolation_mode": "InterpolationMode",
+    "coordinate_transformation": "ResizeCoordinateTransformation",
+    "selector_for_single_pixel": "ResizeSelector",
+    "nearest_rounding": "ResizeRoundMode",
+    "sample_mode": "SampleMode",
+}
+
+
+def set_attributes(net: Net, layer: Any, attributes: Mapping[str, Any]) -> None:
+    """Set attributes of a layer, enumerators given by name."""
+    for name, value in attributes.items():
+        if name in _ENUMS:
+            value = getattr(getattr(net.trt, _ENUMS[name]), value)
+        setattr(layer, name, value)
 
 
 def signed(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -11,7 +11,7 @@ import dataclasses
 
 import torch
 
-from oracle_networks import convolution, elementwise, indexing, linear, resampling, shaping
+from oracle_networks import elementwise, indexing, linear, pooling, resampling, shaping, slicing
 from oracle_networks.network_case import OracleNetwork, Outputs, Tensor
 
 _HALF = [
@@ -71,7 +71,7 @@ def _in(network: OracleNetwork, dtype: torch.dtype) -> OracleNetwork:
 
 _BY_NAME = {
     network.name: network
-    for module in (convolution, elementwise, indexing, linear, resampling, shaping)
+    for module in (elementwise, pooling, linear, shaping, slicing, indexing, resampling)
     for network in module.NETWORKS
 }
 

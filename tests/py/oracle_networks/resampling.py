@@ -9,23 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from oracle_networks.network_case import Net, OracleNetwork, Tensor, signed, uniform
-
-_ENUMS = {
-    "resize_mode": "InterpolationMode",
-    "coordinate_transformation": "ResizeCoordinateTransformation",
-    "selector_for_single_pixel": "ResizeSelector",
-    "nearest_rounding": "ResizeRoundMode",
-    "interpolation_mode": "InterpolationMode",
-    "sample_mode": "SampleMode",
-}
-
-
-def _set(layer: Any, net: Net, attributes: dict[str, Any]) -> None:
-    for name, value in attributes.items():
-        if name in _ENUMS:
-            value = getattr(getattr(net.trt, _ENUMS[name]), value)
-        setattr(layer, name, value)
+from oracle_networks.network_case import (
+    Net,
+    OracleNetwork,
+    Tensor,
+    set_attributes,
+    signed,
+    uniform,
+)
 
 
 def _resize(
@@ -40,7 +31,7 @@ def _resize(
         layer = net.network.add_resize(x0)
         if sizes_input is not None:
             layer.set_input(1, net.integers(*sizes_input))
-        _set(layer, net, attributes)
+        set_attributes(net, layer, attributes)
         return layer.get_output(0)
 
     return OracleNetwork(f"resize-{name}", [x], define, expect)
@@ -239,7 +230,7 @@ def _grid_sample(name: str, expect_mode: str, border: str, align: bool, **attrib
     def define(net: Net, x0: Any, x1: Any) -> Any:
         layer = net.network.add_grid_sample(x0, x1)
         layer.align_corners = align
-        _set(layer, net, attributes)
+        set_attributes(net, layer, attributes)
         return layer.get_output(0)
 
     def expect(x: Tensor, grid: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ def aten_clamp(net: Network, self: ITensor, min: float | None, max: float | None
         low = _LOWEST[dtype] if min is None else float(min)
         high = -_LOWEST[dtype] if max is None else float(max)
         # PyTorch gives max where min > max; CLIP leaves that open.
-        return net.activation(self, trt.ActivationType.CLIP, low if low <= high else high, high)
+        low = high if low > high else low  # noqa: FURB136 (`min` is a parameter here)
+        return net.activation(self, trt.ActivationType.CLIP, low, high)
     result = net.tensor(self, dtype)
     if min is not None:
         result = net.elementwise(result, min, trt.ElementWiseOperation.MAX, dtype)
@@ -84,6 +85,12 @@ def aten__log_softmax(net: Network, self: ITensor, dim: int, half_to_float: bool
     """_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
     x = net.tensor(self, net.result_dtypes[0])
     # x - max - log(sum(exp(x - max))): log of a softmax would underflow.
-    shifted = net.elementwise(x, net.reduce(x, trt.ReduceOperation.MAX, [dim], True), trt.ElementWiseOperation.SUB)
-    total = net.reduce(net.unary(shifted, trt.UnaryOperation.EXP), trt.ReduceOperation.SUM, [dim], True)
-    return net.elementwise(shifted, net.unary(total, trt.UnaryOperation.LOG), trt.ElementWiseOperation.SUB)
+    shifted = net.elementwise(
+        x, net.reduce(x, trt.ReduceOperation.MAX, [dim], True), trt.ElementWiseOperation.SUB
+    )
+    total = net.reduce(
+        net.unary(shifted, trt.UnaryOperation.EXP), trt.ReduceOperation.SUM, [dim], True
+    )
+    return net.elementwise(
+        shifted, net.unary(total, trt.UnaryOperation.LOG), trt.ElementWiseOperation.SUB
+    )

@@ -46,13 +46,18 @@ def aten_convolution(
     """convolution(input, weight, bias?, stride, padding, dilation, transposed, output_padding, groups) -> Tensor"""
     spatial = net.rank(input) - 2
     stride, padding, dilation, output_padding = (
-        list(v) * (spatial if len(v) == 1 else 1) for v in (stride, padding, dilation, output_padding)
+        list(v) * (spatial if len(v) == 1 else 1)
+        for v in (stride, padding, dilation, output_padding)
     )
     x = net.tensor(input)
     kernel = list(net.dims(weight))
-    if spatial == 1:  # TensorRT has no 1-D convolution: a second spatial dimension of size 1 changes nothing.
+    if (
+        spatial == 1
+    ):  # TensorRT has no 1-D convolution: a second spatial dimension of size 1 changes nothing.
         x = net.unsqueeze(x, [3])
-        weight = weight.unsqueeze(3) if isinstance(weight, torch.Tensor) else net.unsqueeze(weight, [3])
+        weight = (
+            weight.unsqueeze(3) if isinstance(weight, torch.Tensor) else net.unsqueeze(weight, [3])
+        )
         kernel, stride, dilation = [*kernel, 1], [*stride, 1], [*dilation, 1]
         padding, output_padding = [*padding, 0], [*output_padding, 0]
     maps = kernel[1] * groups if transposed else kernel[0]

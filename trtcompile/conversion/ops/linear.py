@@ -12,7 +12,9 @@ aten = torch.ops.aten
 
 
 @converter(aten.linear.default)
-def aten_linear(net: Network, input: ITensor, weight: TensorLike, bias: TensorLike | None) -> ITensor:
+def aten_linear(
+    net: Network, input: ITensor, weight: TensorLike, bias: TensorLike | None
+) -> ITensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     result = net.matmul(net.tensor(input), net.tensor(weight), transpose_b=True)
     return result if bias is None else net.elementwise(result, bias, trt.ElementWiseOperation.SUM)

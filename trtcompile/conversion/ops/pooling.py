@@ -31,14 +31,25 @@ def _pool(
     excludes_padding: bool = True,
 ) -> ITensor:
     """Pools so that the output has the size that PyTorch gives, ceil_mode or not."""
-    layer = net.layer(net.definition.add_pooling_nd(x, getattr(trt.PoolingType, kind), tuple(kernel)), "pooling")
+    layer = net.layer(
+        net.definition.add_pooling_nd(x, getattr(trt.PoolingType, kind), tuple(kernel)), "pooling"
+    )
     layer.stride_nd = tuple(stride)
     layer.average_count_excludes_padding = excludes_padding
     layer.pre_padding = tuple(padding)
     # ceil_mode lets a last window hang over the end: the padding there grows by what it hangs over.
-    spatial = zip(net.dims(x)[-len(kernel) :], net.result_shapes[0][-len(kernel) :], kernel, stride, padding, strict=True)
+    spatial = zip(
+        net.dims(x)[-len(kernel) :],
+        net.result_shapes[0][-len(kernel) :],
+        kernel,
+        stride,
+        padding,
+        strict=True,
+    )
     layer.post_padding = tuple(
-        max(pad, (out - 1) * step + window - size - pad) if isinstance(out, int) and size >= 0 else pad
+        max(pad, (out - 1) * step + window - size - pad)
+        if isinstance(out, int) and size >= 0
+        else pad
         for size, out, window, step, pad in spatial
     )
     return layer.get_output(0)
@@ -65,7 +76,12 @@ def _supports_pool(ceil_mode_index: int, dilation_index: int | None = None, spat
 
 
 def _max_pool(
-    net: Network, x: ITensor, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dims: int
+    net: Network,
+    x: ITensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dims: int,
 ) -> ITensor:
     kernel = _expand(kernel_size, dims)
     return _pool(net, x, "MAX", kernel, _expand(stride or kernel, dims), _expand(padding, dims))
@@ -103,7 +119,13 @@ def _supports_average(node: Node, spec: CompileSpec) -> str | None:
     reason: str | None = _supports_pool(4)(node, spec)
     if reason is not None:
         return reason
-    values = dict(zip(("kernel", "stride", "padding", "ceil_mode", "count_pad", "divisor"), node.args[1:], strict=False))
+    values = dict(
+        zip(
+            ("kernel", "stride", "padding", "ceil_mode", "count_pad", "divisor"),
+            node.args[1:],
+            strict=False,
+        )
+    )
     if values.get("divisor") is not None:
         return "divisor_override has no counterpart in TensorRT"
     padding = values.get("padding", 0)
@@ -128,7 +150,15 @@ def aten_avg_pool2d(
     kernel, padding = _expand(kernel_size, 2), _expand(padding, 2)
     # The overhang of ceil_mode is never counted, so without real padding "excludes" is right for both settings.
     excludes = not count_include_pad or not any(padding)
-    return _pool(net, self, "AVERAGE", kernel, _expand(stride or kernel, 2), padding, excludes_padding=excludes)
+    return _pool(
+        net,
+        self,
+        "AVERAGE",
+        kernel,
+        _expand(stride or kernel, 2),
+        padding,
+        excludes_padding=excludes,
+    )
 
 
 def _supports_adaptive(node: Node, spec: CompileSpec) -> str | None:
@@ -153,7 +183,9 @@ def aten_adaptive_avg_pool2d(net: Network, self: ITensor, output_size: Sequence[
         return _pool(net, self, "AVERAGE", window, window, [0, 0])
     # Windows of unequal size: averaging is linear, so it is a matrix product along each dimension.
     dtype = net.result_dtypes[0]
-    rows, columns = (averaging_matrix(s, o).to(dtype) for s, o in zip(sizes, output_size, strict=True))
+    rows, columns = (
+        averaging_matrix(s, o).to(dtype) for s, o in zip(sizes, output_size, strict=True)
+    )
     return net.matmul(net.matmul(net.constant(rows), self), net.constant(columns), transpose_b=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 # Registers the quantized_decomposed operators.
-import torch.ao.quantization.fx._decomposed  # noqa: F401
+import torch.ao.quantization.fx._decomposed
 from torch.fx import Node
 
 from trtcompile.conversion.network import ITensor, Network, TensorLike
@@ -37,7 +37,13 @@ def _scale(value: Any) -> torch.Tensor:
 
 @converter(qd.quantize_per_tensor.default, supports=_supports_per_tensor)
 def quantize_per_tensor(
-    net: Network, input: TensorLike, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: torch.dtype
+    net: Network,
+    input: TensorLike,
+    scale: float,
+    zero_point: int,
+    quant_min: int,
+    quant_max: int,
+    dtype: torch.dtype,
 ) -> ITensor:
     """quantize_per_tensor(input, float scale, int zero_point, int quant_min, int quant_max, dtype) -> Tensor"""
     return net.quantize(net.tensor(input), _scale(scale))
@@ -70,7 +76,13 @@ def quantize_per_channel(
     dtype: torch.dtype,
 ) -> ITensor:
     """quantize_per_channel(input, scales, zero_points, int axis, int quant_min, int quant_max, dtype) -> Tensor"""
-    return net.quantize(net.tensor(input), scales, axis)
+    if isinstance(
+        input, torch.Tensor
+    ):  # a weight: an INT8 constant is a quarter of the FP32 one and its Q
+        return qd.quantize_per_channel(
+            input, scales, zero_points, axis, quant_min, quant_max, dtype
+        )
+    return net.quantize(input, scales, axis)
 
 
 @converter(qd.dequantize_per_channel.default, supports=_supports_per_channel)
@@ -86,4 +98,4 @@ def dequantize_per_channel(
     out_dtype: torch.dtype | None,
 ) -> ITensor:
     """dequantize_per_channel(input, scales, zero_points?, axis, quant_min, quant_max, dtype, *, out_dtype=None)"""
-    return net.dequantize(input, scales, net.result_dtypes[0], axis)
+    return net.dequantize(net.tensor(input), scales, net.result_dtypes[0], axis)

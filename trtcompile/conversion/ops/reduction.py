@@ -13,7 +13,9 @@ from trtcompile.conversion.registry import converter
 aten = torch.ops.aten
 
 
-def _reduce(net: Network, x: ITensor, operation: str, dim: Sequence[int] | None, keepdim: bool) -> ITensor:
+def _reduce(
+    net: Network, x: ITensor, operation: str, dim: Sequence[int] | None, keepdim: bool
+) -> ITensor:
     x = net.tensor(x, net.result_dtypes[0])
     dims = list(range(net.rank(x))) if not dim else list(dim)
     return net.reduce(x, getattr(trt.ReduceOperation, operation), dims, keepdim)

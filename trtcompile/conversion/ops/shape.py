@@ -68,7 +68,7 @@ def _squeezed_sizes_known(node: Node, spec: CompileSpec) -> str | None:
     x, dims = node.args[0], node.args[1]
     value = x.meta.get("val") if isinstance(x, Node) else None
     dims = [dims] if isinstance(dims, int) else dims
-    if value is None or any(not isinstance(value.shape[d], int) for d in dims):  # type: ignore[union-attr, index]
+    if value is None or any(not isinstance(value.shape[d], int) for d in dims):  # type: ignore[union-attr]
         return "it squeezes a dimension whose size is only known at run time"
     return None
 
@@ -90,7 +90,9 @@ def aten_cat(net: Network, tensors: Sequence[TensorLike], dim: int) -> ITensor:
     """cat(Tensor[] tensors, int dim=0) -> Tensor"""
     dtype = net.result_dtypes[0]
     # PyTorch lets empty 1-D tensors pass for any rank.
-    parts = [t for t in tensors if not (net.rank(t) == 1 and net.dims(t) == (0,))] or list(tensors[:1])
+    parts = [t for t in tensors if not (net.rank(t) == 1 and net.dims(t) == (0,))] or list(
+        tensors[:1]
+    )
     return net.concat([net.tensor(part, dtype) for part in parts], dim)
 
 
@@ -98,7 +100,7 @@ def _slice_is_known(node: Node, spec: CompileSpec) -> str | None:
     x, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
     value = x.meta.get("val") if isinstance(x, Node) else None
     bounds = node.args[2:5]
-    if value is None or not isinstance(value.shape[dim], int):  # type: ignore[index]
+    if value is None or not isinstance(value.shape[dim], int):
         return "it slices a dimension whose size is only known at run time"
     if any(isinstance(bound, Node) for bound in bounds):
         return "its bounds are only known at run time"
@@ -106,7 +108,9 @@ def _slice_is_known(node: Node, spec: CompileSpec) -> str | None:
 
 
 @converter(aten.slice.Tensor, supports=_slice_is_known)
-def aten_slice(net: Network, self: ITensor, dim: int, start: int | None, end: int | None, step: int) -> ITensor:
+def aten_slice(
+    net: Network, self: ITensor, dim: int, start: int | None, end: int | None, step: int
+) -> ITensor:
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
     x = net.tensor(self)
     dim %= net.rank(x)
@@ -121,7 +125,9 @@ def _slice(net: Network, x: ITensor, dim: int, start: int, length: int, step: in
     sizes: list[Any] = [net.size(x, d) for d in range(rank)]
     sizes[dim] = length
     known = [size if isinstance(size, int) else 0 for size in sizes]
-    layer = net.layer(net.definition.add_slice(x, tuple(starts), tuple(known), tuple(steps)), "slice")
+    layer = net.layer(
+        net.definition.add_slice(x, tuple(starts), tuple(known), tuple(steps)), "slice"
+    )
     if any(not isinstance(size, int) for size in sizes):
         layer.set_input(2, net.shape_tensor(sizes))
     return layer.get_output(0)
@@ -172,5 +178,7 @@ def aten__to_copy(
     is_truth = wanted == torch.bool and net.dtype_of(x) != torch.bool
     if is_truth:  # a cast to BOOL in TensorRT need not be "unequal to zero"
         zero = net.tensor(0, net.dtype_of(x))
-        return net.unary(net.elementwise(x, zero, trt.ElementWiseOperation.EQUAL), trt.UnaryOperation.NOT)
+        return net.unary(
+            net.elementwise(x, zero, trt.ElementWiseOperation.EQUAL), trt.UnaryOperation.NOT
+        )
     return net.cast(x, wanted)

@@ -16,7 +16,9 @@ aten = torch.ops.aten
 
 def _unary(operation: str) -> Callable[[Network, ITensor], ITensor]:
     def convert(net: Network, self: ITensor) -> ITensor:
-        return net.unary(net.tensor(self, net.result_dtypes[0]), getattr(trt.UnaryOperation, operation))
+        return net.unary(
+            net.tensor(self, net.result_dtypes[0]), getattr(trt.UnaryOperation, operation)
+        )
 
     return convert
 
