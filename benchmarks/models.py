@@ -57,7 +57,7 @@ def workload(name: str, batch: int, *, images: int = 64, seed: int = 0) -> Workl
     count = math.ceil(images / batch) * batch
     model = build(name)
     randomize(model, seed)
-    settle_batch_norms(model, random_images(SETTLING_IMAGES, size, seed=seed + 1))
+    settle(model, random_images(SETTLING_IMAGES, size, seed=seed + 1))
     calibration = random_images(count, size, seed=seed + 2)
     evaluation = random_images(count, size, seed=seed + 3)
     return Workload(name, model.eval(), batch, calibration, evaluation, seed)
@@ -118,13 +118,15 @@ def _values(
     module: nn.Module, name: str, tensor: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor | None:
     is_weighted = isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-    if name == "bias" and (is_weighted or isinstance(module, _BatchNorm)):
+    if name == "bias" and is_weighted:
         return 0.2 * torch.randn(tensor.shape, generator=generator)
     if name == "weight" and is_weighted:
         fan_in = tensor[0].numel()
         return math.sqrt(2 / fan_in) * torch.randn(tensor.shape, generator=generator)
     if not isinstance(module, _BatchNorm):
         return None
+    if name == "bias":
+        return 1.5 * torch.rand(tensor.shape, generator=generator)
     if name == "running_mean":
         return 0.2 * torch.randn(tensor.shape, generator=generator)
     if name == "running_var":
@@ -136,11 +138,12 @@ def _values(
 
 
 @torch.no_grad()
-def settle_batch_norms(model: nn.Module, images: torch.Tensor) -> None:
-    """Sets running statistics to those that ``images`` have at each batch norm.
+def settle(model: nn.Module, images: torch.Tensor) -> None:
+    """Fits what a trained model has in balance: running statistics, and the mean of the outputs.
 
-    With statistics of their own, 50 layers would multiply the range of activations until FP16
-    overflows, and outputs would hardly depend on the input.
+    Running statistics become those that ``images`` have at each batch norm, and the last linear
+    layer's bias centres its outputs. Otherwise 50 layers would multiply the range of activations
+    until FP16 overflows, and one class would be predicted for every image.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     kept = [(norm, norm.momentum) for norm in norms]
@@ -153,6 +156,8 @@ def settle_batch_norms(model: nn.Module, images: torch.Tensor) -> None:
         for norm, momentum in kept:
             norm.eval()
             norm.momentum = momentum
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    head.bias -= model(images).mean(dim=0)
 
 
 def random_images(count: int, size: int, *, seed: int) -> torch.Tensor:

@@ -96,12 +96,6 @@ def _if_conditional(net: Net) -> None:
     _mark(net, conditional.add_output(then.get_output(0), value))
 
 
-def _slice_without_fill_value(net: Net) -> None:
-    layer = net.network.add_slice(net.constant(torch.ones(3)), (0,), (5,), (1,))
-    layer.mode = net.trt.SampleMode.FILL
-    _mark(net, layer)
-
-
 def _scale_to_a_broken_size(net: Net) -> None:
     layer = net.network.add_resize(net.constant(torch.ones(1, 1, 3, 3)))
     layer.scales = [1, 1, 1.5, 1.5]
@@ -145,7 +139,6 @@ def _negative_scale(net: Net) -> None:
     [
         (_random_fill, "RANDOM_UNIFORM"),
         (_if_conditional, "CONDITION layer"),
-        (_slice_without_fill_value, "fill value"),
         (_scale_to_a_broken_size, "broken size"),
         (_integer_division_by_zero, "division by zero"),
         (_scatter_twice, "written twice"),

@@ -55,7 +55,11 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
     Returns:
         The number of operators moved.
     """
-    halved = {node for node in graph_module.graph.nodes if _can_be_halved(node, taken)}
+    halved = {
+        node
+        for node in graph_module.graph.nodes
+        if _can_be_halved(node, taken) and not _is_quantized_last_layer(node)
+    }
     _split_dequantize(graph_module, halved)
     for node in halved:
         _set_dtype(node)
@@ -94,6 +98,16 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
     if node.target is aten._to_copy.default or _floating_dtype(node) != torch.float32:
         return False
     return all(_floating_dtype(n) in (torch.float32, None) for n in node.all_input_nodes)
+
+
+def _is_quantized_last_layer(node: Node) -> bool:
+    """An INT8 product accumulates in INT32: as FP32 it goes to the output without a rounding or a cast in between."""
+    operands = node.all_input_nodes[:2]
+    return (
+        bool(node.users)
+        and all(user.op == "output" for user in node.users)
+        and all(operand.target in _DEQUANTIZE for operand in operands)
+    )
 
 
 def _split_dequantize(graph_module: GraphModule, halved: set[Node]) -> None:

@@ -36,6 +36,9 @@ COMMUTING = frozenset(
     }
 )
 
+#: Operators that TensorRT runs on INT8 when both sides are quantized.
+AVERAGING = frozenset({aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default})
+
 
 @dataclass(frozen=True)
 class WeightedOperator:
@@ -94,6 +97,11 @@ def place(graph_module: GraphModule, taken: Collection[Node]) -> Placement:
     for node in graph_module.graph.nodes:
         if node.target is aten.add.Tensor and node in taken:
             _place_residual(node, quantized, depths, placement)
+    for node in graph_module.graph.nodes:
+        if node.target in AVERAGING and node in taken:
+            _place_averaging(node, placement)
+    for value in list(placement.readers):
+        _place_chain_start(value, taken, placement)
     placement.groups = _groups(graph_module, list(placement.readers))
     return placement
 
@@ -152,6 +160,49 @@ def _place_residual(
     if residual.op == "get_attr" or residual.meta["val"].dtype != torch.float32:
         return
     placement.quantize(residual, node, f"residual added to {layer_name(main)}")
+
+
+def _place_averaging(node: Node, placement: Placement) -> None:
+    """Quantizes the input of an average pool whose result is quantized anyway.
+
+    Otherwise the layer in front would have to write floating point, and an addition in front could not be part of
+    its convolution.
+    """
+    source = node.args[0]
+    if isinstance(source, Node) and _is_floating(source) and _leads_to_quantized(node, placement):
+        placement.quantize(source, node, f"input of {layer_name(node)}, whose result is quantized")
+
+
+def _leads_to_quantized(node: Node, placement: Placement) -> bool:
+    if node in placement.readers:
+        return True
+    return any(
+        user.target in COMMUTING and _leads_to_quantized(user, placement) for user in node.users
+    )
+
+
+def _place_chain_start(value: Node, taken: Collection[Node], placement: Placement) -> None:
+    """Quantizes a value already where it is computed, before operators that only move it to where it is read.
+
+    TensorRT can move Q backward itself, but not from a region of matrix products into one of convolutions. Quantizing
+    twice with one scale gives the same values as once.
+    """
+    reader = value
+    while reader.target in COMMUTING and reader in taken and len(reader.all_input_nodes) == 1:
+        source = reader.all_input_nodes[0]
+        if len(source.users) != 1 or not _is_floating(source):
+            return
+        if source.target not in COMMUTING:
+            placement.quantize(source, reader, f"start of the way to {layer_name(value)}")
+            return
+        reader = source
+
+
+def _is_floating(node: Node) -> bool:
+    value = node.meta.get("val")
+    return (
+        node.op != "get_attr" and isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    )
 
 
 def _is_same_shape(a: Node, b: Node) -> bool:

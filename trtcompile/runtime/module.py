@@ -17,6 +17,11 @@ from trtcompile.partition.report import PartitionReport
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec
 
+_NO_LOWERED_GRAPH = (
+    "this module has no lowered graph: it was compiled with keep_lowered=False, or loaded from a file. Compile the "
+    "model with keep_lowered=True."
+)
+
 
 class TRTModule(nn.Module):
     """A model whose supported parts are TensorRT engines and whose rest is PyTorch.
@@ -81,8 +86,24 @@ class TRTModule(nn.Module):
         """
         lowered: GraphModule | None = self.__dict__["_lowered"]
         if lowered is None:
-            raise AttributeError("the lowered graph was not kept. Compile with keep_lowered=True.")
+            raise AttributeError(_NO_LOWERED_GRAPH)
         return lowered
+
+    def __getattr__(self, name: str) -> Any:
+        # nn.Module asks this after a property has raised AttributeError, and would say that there is no such property.
+        if name == "lowered":
+            raise AttributeError(_NO_LOWERED_GRAPH)
+        return super().__getattr__(name)
+
+    @property
+    def in_spec(self) -> pytree.TreeSpec:
+        """Pytree of ``(args, kwargs)``."""
+        return self._in_spec
+
+    @property
+    def out_spec(self) -> pytree.TreeSpec:
+        """Pytree of the output."""
+        return self._out_spec
 
     @property
     def executor(self) -> GraphModule:

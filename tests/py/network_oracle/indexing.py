@@ -37,7 +37,7 @@ def gather(view: LayerView) -> torch.Tensor:
 def _take(data: torch.Tensor, axis: int, indices: torch.Tensor) -> torch.Tensor:
     """``data`` with its ``axis`` replaced by the dimensions of ``indices``."""
     taken = data.index_select(axis, indices.reshape(-1))
-    return taken.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    return taken.reshape(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
 
 
 def _gather_nd(

@@ -53,7 +53,8 @@ def _inside(view: LayerView, mode: str, where: torch.Tensor, length: int) -> tor
 
 def _fill_value(view: LayerView, x: torch.Tensor) -> torch.Tensor:
     if not view.has(4):
-        raise view.unsupported("mode FILL without a fill value.")
+        # Undocumented, but NVIDIA's ONNX parser relies on it: it leaves out a fill value of zero.
+        return torch.zeros((), dtype=x.dtype)
     value = view.value(4)
     if value.numel() != 1:
         raise view.mismatch(f"its fill value has shape {tuple(value.shape)}.")

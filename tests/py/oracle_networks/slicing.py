@@ -62,6 +62,15 @@ NETWORKS = [
         fill=-7.5,
     ),
     _slice(
+        "fill-with-zero-by-default",
+        signed(3, 4),
+        (-1, 1),
+        (5, 4),
+        (1, 1),
+        lambda x: F.pad(x[:, 1:], (0, 1, 1, 1)),
+        mode="FILL",
+    ),
+    _slice(
         "clamp",
         signed(1, 2, 4, 4),
         (0, 0, -2, -1),

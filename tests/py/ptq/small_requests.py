@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from trtcompile.inputs import Input, parse_inputs
 from trtcompile.ptq.request import CalibrationRequest
+
+IMAGE = (Input((1, 3, 32, 32)),)
 
 
 class SmallNet(nn.Module):
@@ -37,7 +40,7 @@ class Passthrough(nn.Module):
 
 def make_request(
     module: nn.Module,
-    inputs: Any = (Input((1, 3, 32, 32)),),
+    inputs: Any = IMAGE,
     *,
     observe: Sequence[str] | None = None,
     groups: Sequence[Sequence[str]] | None = None,
@@ -46,13 +49,13 @@ def make_request(
     """A request for a module whose arguments are tensors.
 
     Args:
-        module: traced as it is.
+        module: a graph, or a module to trace.
         inputs: the module's inputs.
         observe: names of nodes; None for all that compute something.
         groups: names that share a scale; None for one name each.
         fingerprint: start of every tensor's fingerprint.
     """
-    graph = torch.fx.symbolic_trace(module)
+    graph = module if isinstance(module, GraphModule) else torch.fx.symbolic_trace(module)
     computed = [n for n in graph.graph.nodes if n.op not in ("output", "get_attr")]
     nodes = {n.name: n for n in computed if observe is None or n.name in observe}
     return CalibrationRequest(

@@ -233,11 +233,11 @@ class TestArguments:
     def test_they_can_be_pickled(self, request_: CalibrationRequest, cache_file: Path) -> None:
         calibrator = DataLoaderCalibrator([IMAGES], cache_file=cache_file)
         table = calibrator.calibrate(request_)
-        restored = pickle.loads(pickle.dumps(calibrator))
+        restored = pickle.loads(pickle.dumps(calibrator))  # noqa: S301 - our own bytes
         assert repr(restored) == repr(calibrator)
         assert restored.table() == table
         assert restored.calibrate(request_) == table
-        cached = pickle.loads(pickle.dumps(CacheCalibrator(cache_file)))
+        cached = pickle.loads(pickle.dumps(CacheCalibrator(cache_file)))  # noqa: S301
         assert cached.calibrate(request_) == table
 
     def test_statistics_do_not_keep_the_model(self, request_: CalibrationRequest) -> None:
@@ -257,7 +257,7 @@ class TestArguments:
 class TestDeviceWithoutCuda:
     def test_a_cuda_device_is_a_warning(self, request_: CalibrationRequest) -> None:
         calibrator = DataLoaderCalibrator([IMAGES], device=torch.device("cuda:0"))
-        with pytest.warns(CalibrationWarning, match="'cuda:0'.*'cpu'"):
+        with pytest.warns(CalibrationWarning, match=r"'cuda:0'.*'cpu'"):
             table = calibrator.calibrate(request_)
         assert table == DataLoaderCalibrator([IMAGES]).calibrate(request_)
 
@@ -326,7 +326,7 @@ class TestCache:
             DataLoaderCalibrator(Forbidden(), cache_file=cache_file, use_cache=True),
         ]
         for calibrator in calibrators:
-            with pytest.raises(CalibrationError, match="another model: 5 of 5 tensors") as caught:
+            with pytest.raises(CalibrationError, match=r"another model: 5 of 5 tensors") as caught:
                 calibrator.calibrate(other)
             assert all(repr(name) in str(caught.value) for name in other.names)
         assert contents(cache_file.parent) == before
@@ -377,7 +377,9 @@ class TestCache:
         self, request_: CalibrationRequest, cache_file: Path
     ) -> None:
         cache_file.write_text("TRT-8501-EntropyCalibration2\nx: 3f800000\nmean: 3f800000\n")
-        with pytest.raises(CalibrationError, match="lacks 3 of the 5 .*'conv2d', 'relu', 'linear'"):
+        with pytest.raises(
+            CalibrationError, match=r"lacks 3 of the 5 .*'conv2d', 'relu', 'linear'"
+        ):
             CacheCalibrator(cache_file).calibrate(request_)
 
     def test_an_edited_cache_is_taken_with_a_warning(
@@ -403,7 +405,7 @@ class TestCache:
             ),
         ]
         for calibrator in calibrators:
-            with pytest.raises(CalibrationError, match="with ENTROPY_CALIBRATION_2, not MINMAX"):
+            with pytest.raises(CalibrationError, match=r"with ENTROPY_CALIBRATION_2, not MINMAX"):
                 calibrator.calibrate(request_)
         assert contents(cache_file.parent) == before
 
@@ -413,7 +415,7 @@ class TestCache:
         DataLoaderCalibrator([IMAGES], cache_file=cache_file).calibrate(make_request(SmallNet()))
         grouped = make_request(SmallNet(), groups=[["x", "relu"], ["linear"]])
         with pytest.raises(
-            CalibrationError, match="'x' the scale .* and 'relu' .* share one scale"
+            CalibrationError, match=r"'x' the scale .* and 'relu' .* share one scale"
         ):
             CacheCalibrator(cache_file).calibrate(grouped)
 
@@ -524,6 +526,6 @@ def test_requests_are_checked() -> None:
         make_request(SmallNet(), groups=[["x"], ["x", "relu"]])
     with pytest.raises(CalibrationError, match="is empty"):
         make_request(SmallNet(), groups=[["x"], []])
-    with pytest.raises(CalibrationError, match="no node or no fingerprint for .*'y'"):
+    with pytest.raises(CalibrationError, match=r"no node or no fingerprint for .*'y'"):
         make_request(SmallNet(), groups=[["x", "y"]])
     assert good.names == ("x", "conv2d", "relu", "mean", "linear")

@@ -111,15 +111,10 @@ def test_rows_of_regrouped_values() -> None:
 
 
 def test_labels_are_not_inputs() -> None:
-    class Masked(nn.Module):
-        def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor]:
-            return (x if mask is None else x * mask,)
-
-    traced = torch.fx.symbolic_trace(Masked(), concrete_args={"mask": None})
-    request = make_request(traced, [Input((2, 3))], observe=["x"])
-    data = torch.ones(2, 3)
-    statistics = collect(request, [(data, torch.full((2, 3), 1000.0))], device=CPU)
-    assert counted(statistics, "x") == histogram_of(data)
+    request = make_request(Passthrough(), [Input((2, 3))])
+    data, labels = torch.ones(2, 3), torch.full((2, 3), 1000.0)
+    statistics = collect(request, [(data, labels)], device=CPU)
+    assert counted(statistics, "mul") == histogram_of(data)
 
 
 class TwoInputs(nn.Module):
@@ -162,7 +157,8 @@ def test_statistics_of_parts_merge_to_those_of_the_whole() -> None:
     request = make_request(SmallNet())
     first, second = (collect(request, [part], device=CPU) for part in data.split(5))
     whole = collect(request, [data], device=CPU)
-    merged = first.merged(pickle.loads(pickle.dumps(second)))
+    from_elsewhere = pickle.loads(pickle.dumps(second))  # noqa: S301 - our own bytes
+    merged = first.merged(from_elsewhere)
     assert merged.samples == 8
     for name in request.names:
         assert counted(merged, name) == counted(whole, name)
@@ -213,6 +209,17 @@ def test_a_model_that_fails_on_the_data_is_explained() -> None:
         collect(request, [torch.tensor([0, 9]), torch.tensor([0, 10])], device=CPU)
 
 
+def test_tensors_that_the_graph_creates_are_created_where_it_runs() -> None:
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    elsewhere = {"device": torch.device("meta")}
+    created = graph.call_function(torch.full, ((2,), 3.0), elsewhere)
+    graph.output((graph.call_function(torch.add, (x, created)),))
+    request = make_request(torch.fx.GraphModule(nn.Module(), graph), [Input((2,))])
+    statistics = collect(request, [torch.ones(2)], device=CPU)
+    assert counted(statistics, "add").amax == 4.0
+
+
 def test_values_without_a_scale_are_explained() -> None:
     class Split(nn.Module):
         def forward(self, x: Tensor) -> Any:
@@ -243,10 +250,9 @@ def test_random_states_stay_as_they_were() -> None:
             noise = random.random() + float(np.random.rand()) + torch.rand(1).item()  # noqa: NPY002
             return (super().__getitem__(index)[0] + noise,)
 
-    random.seed(1)
-    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     loader = DataLoader(Noisy(images(4)), batch_size=2, shuffle=True)
     request = make_request(SmallNet())
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     first = collect(request, loader, device=CPU)
     second = collect(request, loader, device=CPU)
     assert random.getstate() == states[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def loop_losses(counts: NDArray[np.int64], candidates: range) -> NDArray[np.floa
         q = np.zeros(i)
         cell_of = np.arange(i) * 128 // i
         edges = np.searchsorted(cell_of, np.arange(129))
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             cell = bins[start:stop]
             filled = cell > 0
             if filled.any():

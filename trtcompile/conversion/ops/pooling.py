@@ -176,7 +176,7 @@ def _supports_adaptive(node: Node, spec: CompileSpec) -> str | None:
 def aten_adaptive_avg_pool2d(net: Network, self: ITensor, output_size: Sequence[int]) -> ITensor:
     """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
     sizes = net.dims(self)[2:]
-    if all(out == 1 for out in output_size):
+    if any(size < 0 for size in sizes):
         return net.reduce(self, trt.ReduceOperation.AVG, [2, 3], True)
     if all(size % out == 0 for size, out in zip(sizes, output_size, strict=True)):
         window = [size // out for size, out in zip(sizes, output_size, strict=True)]

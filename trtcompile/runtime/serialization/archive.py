@@ -52,6 +52,10 @@ _COPY_AGAIN = "Copy the file again, or save the module again."
 Buffer = bytes | memoryview
 
 
+class ArchiveError(MalformedError):
+    """The file itself is damaged, or no archive; the message names the member where one is concerned."""
+
+
 @dataclass(frozen=True)
 class _Span:
     """Where a member's bytes are, and what they should hash to."""
@@ -86,7 +90,7 @@ def write_archive(
         "members": listed,
     }
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_zip_info(MANIFEST), dump(manifest))
+        archive.writestr(_zip_info(MANIFEST), dump(manifest, indent=1))
         for name, data in members.items():
             archive.writestr(_zip_info(name), data)
         archive.comment = b"0" * _DIGEST_LENGTH
@@ -97,7 +101,9 @@ def write_archive(
 
 def _zip_info(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    info.create_system = 3  # Unix, wherever the file is written: the bytes depend on the content alone
+    info.create_system = (
+        3  # Unix, wherever the file is written: the bytes depend on the content alone
+    )
     info.external_attr = 0o644 << 16
     return info
 
@@ -113,7 +119,7 @@ class ArchiveReader:
         manifest: the parsed manifest.
 
     Raises:
-        MalformedError: the file is not an archive, has another format version, is truncated, or is altered outside
+        ArchiveError: the file is not an archive, has another format version, is truncated, or is altered outside
             of its members.
     """
 
@@ -126,14 +132,11 @@ class ArchiveReader:
         if check_structure:
             self._check_structure()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._spans
-
     def size_of(self, name: str) -> int:
         """The size of a member in bytes.
 
         Raises:
-            MalformedError: there is no such member.
+            ArchiveError: there is no such member.
         """
         return self._span(name).size
 
@@ -141,7 +144,7 @@ class ArchiveReader:
         """The content of a member, held in memory once.
 
         Raises:
-            MalformedError: there is no such member, or its content is altered.
+            ArchiveError: there is no such member, or its content is altered.
         """
         span = self._span(name)
         self._file.seek(span.start)
@@ -153,20 +156,25 @@ class ArchiveReader:
         """The value of a JSON member.
 
         Raises:
-            MalformedError: there is no such member, its content is altered, or it is no JSON.
+            ArchiveError: there is no such member, its content is altered, or it is no JSON.
         """
         _check_json_size(name, self.size_of(name))
-        return parse(self.read(name))
+        try:
+            return parse(self.read(name))
+        except ArchiveError:
+            raise
+        except MalformedError as error:
+            raise ArchiveError(f"{name} is malformed: {error.problem}") from error
 
     def read_into(self, name: str, buffer: memoryview) -> None:
         """Reads a member's content into a buffer of its size.
 
         Raises:
-            MalformedError: there is no such member, or its content is altered or of another size.
+            ArchiveError: there is no such member, or its content is altered or of another size.
         """
         span = self._span(name)
         if span.size != buffer.nbytes:
-            raise MalformedError(
+            raise ArchiveError(
                 f"{name} has {span.size} bytes, and {buffer.nbytes} were expected of it"
             )
         self._file.seek(span.start)
@@ -177,10 +185,10 @@ class ArchiveReader:
         """Refuses members that nothing has asked for, whose content is therefore unchecked.
 
         Raises:
-            MalformedError: there are such members.
+            ArchiveError: there are such members.
         """
         if self._unread:
-            raise MalformedError(
+            raise ArchiveError(
                 f"it has the members {shown(sorted(self._unread))}, which no saved module has"
             )
 
@@ -205,13 +213,13 @@ class ArchiveReader:
 
     def _span(self, name: str) -> _Span:
         if name not in self._spans:
-            raise MalformedError(f"it has no member {name}")
+            raise ArchiveError(f"it has no member {name}")
         return self._spans[name]
 
     def _check(self, name: str, span: _Span, data: Buffer) -> None:
         found = hashlib.sha256(data).hexdigest()
         if found != span.sha256:
-            raise MalformedError(
+            raise ArchiveError(
                 f"{name} is altered: its SHA-256 is {found}, and the manifest says {span.sha256}",
                 _COPY_AGAIN,
             )
@@ -221,13 +229,13 @@ class ArchiveReader:
         self._file.seek(0)
         start = self._file.read(4)
         if start != _LOCAL_MAGIC:
-            raise MalformedError(
+            raise ArchiveError(
                 f"its first bytes are {start!r}, and a file of trtcompile.save starts with {_LOCAL_MAGIC!r}",
                 "Give the path of a file that trtcompile.save wrote.",
             )
         name, data_start, size = self._local_header(0)
         if name != MANIFEST:
-            raise MalformedError(
+            raise ArchiveError(
                 f"it is a zip file, but its first member is {shown(name)} and not {MANIFEST}, so trtcompile.save did "
                 "not write it",
                 "Give the path of a file that trtcompile.save wrote; files of torch.save are not read.",
@@ -238,15 +246,15 @@ class ArchiveReader:
         try:
             manifest = as_mapping(parse(self._file.read(size)))
         except MalformedError as error:
-            raise MalformedError(f"{MANIFEST} is altered: {error.problem}", _COPY_AGAIN) from error
+            raise ArchiveError(f"{MANIFEST} is altered: {error.problem}", _COPY_AGAIN) from error
         if manifest.get("format") != FORMAT:
-            raise MalformedError(
+            raise ArchiveError(
                 f"{MANIFEST} says the format {shown(manifest.get('format'))}, not {FORMAT!r}",
                 "Give the path of a file that trtcompile.save wrote.",
             )
         version = manifest.get("format_version")
         if version != FORMAT_VERSION:
-            raise MalformedError(
+            raise ArchiveError(
                 f"it has format version {shown(version)}, and this trtcompile reads version {FORMAT_VERSION}",
                 "Load it with the trtcompile that saved it, or save the module again with this one.",
             )
@@ -254,14 +262,9 @@ class ArchiveReader:
 
     def _walk(self, position: int) -> Iterator[tuple[str, _Span]]:
         """The spans of the members that the manifest lists, each checked to begin where the one before ends."""
-        for name, entry in as_mapping(self.manifest.get("members")).items():
-            if not _MEMBER_NAME.fullmatch(name):
-                raise MalformedError(f"{MANIFEST} lists a member {shown(name)}")
-            size, sha256 = fields(entry, "size", "sha256")
-            header = self._local_header(position, expected=name)
-            span = _Span(header[1], as_int(size), as_text(sha256))
-            if span.size < 0:
-                raise MalformedError(f"{MANIFEST} says that {name} has {span.size} bytes")
+        for name, size, sha256 in _listed_members(self.manifest):
+            _, start, _ = self._local_header(position, expected=name)
+            span = _Span(start, size, sha256)
             self._check_within(name, span.end)
             yield name, span
             position = span.end
@@ -278,7 +281,7 @@ class ArchiveReader:
         if position == 0 and name != expected:  # the caller says what kind of zip file this is
             return name, start, size
         if (magic, flags, method, name) != (_LOCAL_MAGIC, 0, zipfile.ZIP_STORED, expected):
-            raise MalformedError(
+            raise ArchiveError(
                 f"{expected} does not start at byte {position}, where it should: the zip structure is altered",
                 _COPY_AGAIN,
             )
@@ -286,7 +289,7 @@ class ArchiveReader:
 
     def _check_within(self, name: str, end: int) -> None:
         if end > self._size:
-            raise MalformedError(
+            raise ArchiveError(
                 f"it is truncated or altered: {name} ends at byte {end}, and the file has {self._size} bytes",
                 _COPY_AGAIN,
             )
@@ -296,13 +299,25 @@ class ArchiveReader:
         expected = self._file.read().decode("ascii", errors="replace")
         found = self.structure_digest()
         if found != expected:
-            raise MalformedError(
+            raise ArchiveError(
                 f"{MANIFEST} or the zip structure is altered or truncated: their SHA-256 is {found}, and the file "
                 f"ends with {shown(expected)}",
                 _COPY_AGAIN,
             )
 
 
+def _listed_members(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Name, size, and SHA-256 of each member."""
+    try:
+        for name, entry in as_mapping(manifest.get("members")).items():
+            size, sha256 = fields(entry, "size", "sha256")
+            if not _MEMBER_NAME.fullmatch(name) or as_int(size) < 0:
+                raise MalformedError(f"it lists a member {shown(name)} of {size} bytes")
+            yield name, as_int(size), as_text(sha256)
+    except MalformedError as error:
+        raise ArchiveError(f"{MANIFEST} is altered: {error.problem}", _COPY_AGAIN) from error
+
+
 def _check_json_size(name: str, size: int) -> None:
     if size > LARGEST_JSON:
-        raise MalformedError(f"{name} has {size} bytes, and a JSON member may have {LARGEST_JSON}")
+        raise ArchiveError(f"{name} has {size} bytes, and a JSON member may have {LARGEST_JSON}")

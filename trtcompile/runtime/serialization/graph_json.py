@@ -125,7 +125,7 @@ class _GraphReader:
         self._namespaces = namespaces
         self._graph = Graph()
         self._nodes: dict[str, Node] = {}
-        self._parameters: set[str] = {"self"}
+        self._parameters: set[str] = set()
 
     def add(self, value: Any) -> None:
         op, name, target, args, kwargs = fields(value, "op", "name", "target", "args", "kwargs")
@@ -208,7 +208,7 @@ class _GraphReader:
 
 
 def _is_identifier(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name)
+    return name.isidentifier() and not keyword.iskeyword(name) and name != "self"
 
 
 def _identifier(value: Any) -> str:

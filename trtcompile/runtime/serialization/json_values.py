@@ -52,13 +52,13 @@ class MalformedError(Exception):
         self.advice = advice
 
 
-def dump(value: Any) -> bytes:
+def dump(value: Any, *, indent: int | None = None) -> bytes:
     """A value as JSON text; equal values give equal text.
 
     Raises:
         ValueError: the value has NaN or infinity in it, which JSON lacks.
     """
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def parse(data: bytes) -> Any:

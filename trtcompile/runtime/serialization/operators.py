@@ -65,7 +65,9 @@ def function_name(function: Any) -> str | None:
     return _PYTHON_NAMES.get(function)
 
 
-def function_named(name: str, namespaces: Collection[str] = OPERATOR_NAMESPACES) -> Callable[..., Any]:
+def function_named(
+    name: str, namespaces: Collection[str] = OPERATOR_NAMESPACES
+) -> Callable[..., Any]:
     """The function that a saved graph calls.
 
     Args:
@@ -87,7 +89,10 @@ def function_named(name: str, namespaces: Collection[str] = OPERATOR_NAMESPACES)
             f"If you know that file, pass operator_namespaces={{{namespace!r}}} to load.",
         )
     packet = getattr(getattr(torch.ops, namespace), packet_name, None)
-    if not isinstance(packet, torch._ops.OpOverloadPacket) or overload_name not in packet.overloads():
+    if (
+        not isinstance(packet, torch._ops.OpOverloadPacket)
+        or overload_name not in packet.overloads()
+    ):
         raise MalformedError(
             f"it calls {name}, which PyTorch {torch.__version__} does not have",
             "Import the package that defines it, or save the module again with this PyTorch.",
@@ -102,7 +107,9 @@ def function_named(name: str, namespaces: Collection[str] = OPERATOR_NAMESPACES)
 def _reason_against(function: torch._ops.OpOverload) -> str | None:
     """Why a graph may not call an operator, or None; a lowered graph has none of these."""
     name = function._schema.name
-    if not torch._C._dispatch_has_kernel(name + (f".{o}" if (o := function._schema.overload_name) else "")):
+    if not torch._C._dispatch_has_kernel(
+        name + (f".{o}" if (o := function._schema.overload_name) else "")
+    ):
         return "belongs to TorchScript's interpreter"  # such as aten.save, which writes files
     if function._schema.is_mutable:
         return "writes to its arguments"

@@ -1,0 +1,147 @@
+"""Inputs, engines, reports, and calibration tables <-> JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtcompile.engine import Binding, Engine
+from trtcompile.engine import Provenance as EngineProvenance
+from trtcompile.inputs import Input
+from trtcompile.partition.report import NodeRow, PartitionReport
+from trtcompile.ptq import CalibrationAlgo, CalibrationTable
+from trtcompile.ptq.table import Provenance as TableProvenance
+from trtcompile.runtime.serialization.json_values import (
+    MalformedError,
+    as_dtype,
+    as_float,
+    as_list,
+    as_mapping,
+    as_sizes,
+    as_text,
+    dtype_name,
+    fields,
+    record_from_json,
+    record_to_json,
+    shown,
+)
+from trtcompile.runtime.serialization.trees import UnsavableError
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    name = dtype_name(dtype)
+    if name is None:
+        raise UnsavableError(f"an input or output of dtype {dtype}")
+    return name
+
+
+def input_to_json(value: Input) -> dict[str, Any]:
+    """An ``Input``: a leaf of a module's arguments."""
+    return {
+        "min_shape": list(value.min_shape),
+        "opt_shape": list(value.opt_shape),
+        "max_shape": list(value.max_shape),
+        "dtype": _name_of(value.dtype),
+        "name": value.name,
+    }
+
+
+def input_from_json(value: Any) -> Input:
+    """The inverse of ``input_to_json``."""
+    names = ("min_shape", "opt_shape", "max_shape", "dtype", "name")
+    low, opt, high, dtype, name = fields(value, *names)
+    return Input(
+        min_shape=as_sizes(low),
+        opt_shape=as_sizes(opt),
+        max_shape=as_sizes(high),
+        dtype=as_dtype(dtype),
+        name=None if name is None else as_text(name),
+    )
+
+
+def engine_to_json(engine: Engine) -> dict[str, Any]:
+    """All of an engine but its plan."""
+    return {
+        "name": engine.name,
+        "inputs": [_binding_to_json(binding) for binding in engine.inputs],
+        "outputs": [_binding_to_json(binding) for binding in engine.outputs],
+        "shape_ranges": [[list(shape) for shape in shapes] for shapes in engine.shape_ranges],
+        "provenance": record_to_json(engine.provenance),
+    }
+
+
+def engine_from_json(value: Any, plan: bytes) -> Engine:
+    """The inverse of ``engine_to_json``, with the plan."""
+    names = ("name", "inputs", "outputs", "shape_ranges", "provenance")
+    name, inputs, outputs, shape_ranges, provenance = fields(value, *names)
+    engine = Engine(
+        name=as_text(name),
+        plan=plan,
+        inputs=tuple(_binding_from_json(binding) for binding in as_list(inputs)),
+        outputs=tuple(_binding_from_json(binding) for binding in as_list(outputs)),
+        shape_ranges=tuple(_shape_range(shapes) for shapes in as_list(shape_ranges)),
+        provenance=record_from_json(EngineProvenance, provenance),
+    )
+    if len(engine.shape_ranges) != len(engine.inputs):
+        raise MalformedError(
+            f"{engine.name} has {len(engine.inputs)} inputs and {len(engine.shape_ranges)} shape ranges"
+        )
+    return engine
+
+
+def _binding_to_json(binding: Binding) -> dict[str, Any]:
+    return {
+        "name": binding.name,
+        "dtype": _name_of(binding.dtype),
+        "shape": list(binding.shape),
+    }
+
+
+def _binding_from_json(value: Any) -> Binding:
+    name, dtype, shape = fields(value, "name", "dtype", "shape")
+    return Binding(as_text(name), as_dtype(dtype), as_sizes(shape))
+
+
+def _shape_range(value: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    shapes = [as_sizes(shape) for shape in as_list(value)]
+    if len(shapes) != 3:
+        raise MalformedError(f"{shown(value)} stands where a min, opt, and max shape should")
+    return shapes[0], shapes[1], shapes[2]
+
+
+def report_to_json(report: PartitionReport) -> dict[str, Any]:
+    """A report with all its rows."""
+    return {
+        "rows": [record_to_json(row) for row in report.rows],
+        "quantization_notes": dict(report.quantization_notes),
+    }
+
+
+def report_from_json(value: Any) -> PartitionReport:
+    """The inverse of ``report_to_json``."""
+    rows, notes = fields(value, "rows", "quantization_notes")
+    return PartitionReport(
+        rows=tuple(record_from_json(NodeRow, row) for row in as_list(rows)),
+        quantization_notes={key: as_text(note) for key, note in as_mapping(notes).items()},
+    )
+
+
+def table_to_json(table: CalibrationTable) -> dict[str, Any]:
+    """A calibration table with its algorithm and provenance."""
+    provenance = table.provenance
+    return {
+        "algorithm": table.algo.value,
+        "scales": dict(table),
+        "provenance": None if provenance is None else record_to_json(provenance),
+    }
+
+
+def table_from_json(value: Any) -> CalibrationTable:
+    """The inverse of ``table_to_json``."""
+    algorithm, scales, provenance = fields(value, "algorithm", "scales", "provenance")
+    return CalibrationTable(
+        {name: as_float(scale) for name, scale in as_mapping(scales).items()},
+        algo=CalibrationAlgo(as_text(algorithm)),
+        provenance=None if provenance is None else record_from_json(TableProvenance, provenance),
+    )
