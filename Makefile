@@ -40,8 +40,8 @@ demo: $(READY)  ## train VGG16, calibrate, compile to INT8; 2 CPU cores, no GPU
 test: $(READY)  ## every test that needs no GPU
 	$(PY) -m pytest -n 2 -m "not gpu" $(ARGS)
 
-test-gpu: $(READY)  ## every test that needs a GPU; a skip is a failure; writes benchmarks/results/test-gpu.json
-	$(PY) -m pytest -m gpu --require-gpu --summary $(RESULT) $(if $(COMMIT),--commit $(COMMIT)) $(ARGS)
+test-gpu: $(READY)  ## every test that runs an engine; a skip is a failure; writes benchmarks/results/test-gpu.json
+	$(PY) -m pytest -m "gpu or engine" --require-gpu --summary $(RESULT) $(if $(COMMIT),--commit $(COMMIT)) $(ARGS)
 
 mutate: $(READY)  ## break the code on purpose; every mutation must fail its tests
 	$(PY) tests/mutate.py $(ARGS)

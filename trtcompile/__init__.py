@@ -25,6 +25,7 @@ from trtcompile.errors import (
 from trtcompile.inputs import Input
 from trtcompile.partition import PartitionReport
 from trtcompile.runtime import TRTModule
+from trtcompile.runtime.serialization import load, save
 from trtcompile.settings import CompileSpec, Device, DeviceType
 
 __all__ = [
@@ -50,5 +51,7 @@ __all__ = [
     "TensorRTMissingError",
     "UnsupportedGraphError",
     "compile",
+    "load",
     "ptq",
+    "save",
 ]

@@ -32,6 +32,8 @@ class Flavour:
         version: its version.
         builds_ahead_of_time: whether it builds for named compute capabilities without that GPU.
         has_strongly_typed_flag: whether strong typing must be asked for.
+        has_native_calibrators: whether it can calibrate by itself.
+        measures_kernels: whether a build times kernels on the GPU, so that there are timings to cache.
     """
 
     trt: Any
@@ -45,6 +47,11 @@ class Flavour:
     @property
     def has_strongly_typed_flag(self) -> bool:
         return hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @property
+    def measures_kernels(self) -> bool:
+        # A flavour that builds without a GPU chooses kernels where the engine is loaded; its timing caches stay empty.
+        return not self.builds_ahead_of_time
 
     @property
     def has_native_calibrators(self) -> bool:

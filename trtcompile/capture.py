@@ -1,14 +1,15 @@
 """From a module to one graph of functional ATen operators with flat inputs and outputs.
 
-The caller's module comes back exactly as it was: only the ``training`` flags are touched, and they are put back
-also when the capture fails.
+The caller's module comes back exactly as it was, also when the capture fails: its ``training`` flags, and the
+attributes that ``forward`` sets, are put back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
-from trtcompile.errors import TRTCompileWarning, UnsupportedGraphError
+from trtcompile.errors import SettingsError, TRTCompileWarning, UnsupportedGraphError
 from trtcompile.inputs import Input
 
 
@@ -51,6 +52,7 @@ def capture(
         undecomposed: operators to keep whole; every other composite operator is decomposed to core ATen.
 
     Raises:
+        SettingsError: ``forward`` does not take that many arguments.
         UnsupportedGraphError: ``torch.export`` cannot trace the model, or the model writes to its buffers or inputs.
     """
     if not isinstance(model, nn.Module):
@@ -58,6 +60,7 @@ def capture(
             f"model is a {type(model).__name__}, not an nn.Module. Wrap a function in a module, or use "
             "torch.compile(function, backend='trt')."
         )
+    _check_count(model, arguments)
     if any(module.training for module in model.modules()):
         warnings.warn(
             "the model is in train mode and is compiled as in eval mode. Call model.eval() first to say so.",
@@ -70,16 +73,27 @@ def capture(
         # torch.export copies pytree specs in a way that it warns about itself.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         try:
-            program = torch.export.export(
-                model, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False
-            )
+            program = _export(model, examples, arguments)
             program = program.run_decompositions(_decompositions(undecomposed))
+        except UnsupportedGraphError:
+            raise
         except Exception as error:
             raise UnsupportedGraphError(
                 f"torch.export cannot trace the model: {error}\nMake the model exportable, or use "
                 "torch.compile(model, backend='trt'), which leaves such code to Python."
             ) from error
     return from_exported_program(program, arguments)
+
+
+def _check_count(model: nn.Module, arguments: tuple[Any, ...]) -> None:
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise SettingsError(
+            f"inputs has {len(arguments)} entries, and the model is forward{signature}: {error}. Give an entry for "
+            "each positional argument."
+        ) from None
 
 
 def from_exported_program(
@@ -139,16 +153,35 @@ def _own_constants(graph_module: GraphModule) -> None:
             delattr(graph_module, name)
 
 
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    flags = [(module, module.training) for module in model.modules()]
+    """Sets eval mode; puts back each submodule's mode and attributes, such as a counter that ``forward`` increments."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    attributes = [dict(vars(module)) for module in modules]
+    registries = [{name: dict(getattr(module, name)) for name in _REGISTRIES} for module in modules]
     try:
-        for module, _ in flags:
+        for module in modules:
             module.training = False
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module, mode, own, registered in zip(
+            modules, modes, attributes, registries, strict=True
+        ):
+            _restore(vars(module), own)
+            for name, contents in registered.items():
+                _restore(getattr(module, name), contents)
+            module.training = mode
+
+
+def _restore(current: dict[str, Any], saved: dict[str, Any]) -> None:
+    same = list(current) == list(saved) and all(current[key] is saved[key] for key in saved)
+    if not same:
+        current.clear()
+        current.update(saved)
 
 
 def _traceable_example(spec: Input, device: torch.device) -> torch.Tensor:
@@ -162,20 +195,73 @@ def _traceable_example(spec: Input, device: torch.device) -> torch.Tensor:
     return Input(shape, dtype=spec.dtype).example_tensor(device)
 
 
-def _dynamic_shapes(arguments: tuple[Any, ...]) -> Any:
-    if not any(spec.is_dynamic for spec in pytree.tree_leaves(arguments)):
-        return None
-    counter = iter(range(10**6))
+def _export(
+    model: nn.Module, examples: tuple[Any, ...], arguments: tuple[Any, ...]
+) -> torch.export.ExportedProgram:
+    """Exports with the dynamic sizes of the inputs; sizes that the model needs to be equal become one."""
+    count = sum(len(spec.dynamic_dims) for spec in pytree.tree_leaves(arguments))
+    if count == 0:
+        return torch.export.export(model, examples, strict=False)
+    groups = list(range(count))
+    try:
+        shapes = _dynamic_shapes(arguments, groups)
+        return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
+    except Exception:
+        groups = _equal_sizes(model, examples, arguments)
+        if len(set(groups)) == count:
+            raise
+    shapes = _dynamic_shapes(arguments, groups)
+    return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
 
-    def dims(spec: Input) -> dict[int, Any]:
+
+def _equal_sizes(
+    model: nn.Module, examples: tuple[Any, ...], arguments: tuple[Any, ...]
+) -> list[int]:
+    """For each dynamic size the number of its group; sizes in one group must be equal.
+
+    Raises:
+        UnsupportedGraphError: sizes that must be equal have different ranges.
+    """
+    automatic = pytree.tree_map(
+        lambda spec: dict.fromkeys(spec.dynamic_dims, torch.export.Dim.AUTO), arguments
+    )
+    program = torch.export.export(model, examples, dynamic_shapes=automatic, strict=False)
+    names = set(program.graph_signature.user_inputs)
+    placeholders = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    groups: dict[str, int] = {}
+    ranges: dict[str, tuple[int, int, int]] = {}
+    result: list[int] = []
+    for node, spec in zip(placeholders, pytree.tree_leaves(arguments), strict=True):
+        for d in spec.dynamic_dims:
+            size = node.meta["val"].shape[d]
+            # A number is a size that the model fixes, which torch.export will say about the size alone.
+            symbol = str(size) if isinstance(size, torch.SymInt) else f"fixed {len(result)}"
+            result.append(groups.setdefault(symbol, len(groups)))
+            own = (spec.min_shape[d], spec.opt_shape[d], spec.max_shape[d])
+            first = ranges.setdefault(symbol, own)
+            if own != first:
+                raise UnsupportedGraphError(
+                    f"the model needs dimension {d} of {spec.describe()} to be as large as one that has min {first[0]} "
+                    f"opt {first[1]} max {first[2]}. Give both Inputs the same range there."
+                )
+    return result
+
+
+def _dynamic_shapes(arguments: tuple[Any, ...], groups: Sequence[int]) -> Any:
+    remaining = iter(groups)
+    dims: dict[int, Any] = {}
+
+    def of_input(spec: Input) -> dict[int, Any]:
         result: dict[int, Any] = {}
         for d in spec.dynamic_dims:
-            result[d] = torch.export.Dim(
-                f"size_{next(counter)}", min=spec.min_shape[d], max=spec.max_shape[d]
-            )
+            group = next(remaining)
+            if group not in dims:
+                low, high = spec.min_shape[d], spec.max_shape[d]
+                dims[group] = torch.export.Dim(f"size_{group}", min=low, max=high)
+            result[d] = dims[group]
         return result
 
-    return pytree.tree_map(dims, arguments)
+    return pytree.tree_map(of_input, arguments)
 
 
 def _decompositions(undecomposed: Collection[Any]) -> Any:

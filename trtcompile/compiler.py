@@ -14,13 +14,14 @@ from torch.fx import GraphModule
 from trtcompile.capture import CapturedGraph, capture
 from trtcompile.conversion import REGISTRY, convert
 from trtcompile.engine import build_engine, check_buildable, gpu_is_present
-from trtcompile.errors import PrecisionWarning, UnsupportedGraphError
+from trtcompile.errors import PrecisionWarning, TRTCompileWarning, UnsupportedGraphError
 from trtcompile.inputs import flat_inputs, parse_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
 from trtcompile.precision import assign_fp16
 from trtcompile.ptq.fingerprint import graph_hash
 from trtcompile.ptq.quantize import Quantization, quantize
+from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec
@@ -52,10 +53,11 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
     settings = CompileSpec.from_options(options, spec=spec)
     arguments = parse_inputs(inputs)
     check_buildable(settings)
-    captured = capture(model, arguments, undecomposed=undecomposed_operators())
-    module = compile_captured(
-        captured, settings, argument_names=_argument_names(model, len(arguments))
-    )
+    with kept_random_state():
+        captured = capture(model, arguments, undecomposed=undecomposed_operators())
+        names = _argument_names(model, len(arguments))
+        module = compile_captured(captured, settings, argument_names=names)
+    _warn_of_absent_operators(module)
     if not module.engines:
         raise UnsupportedGraphError(
             f"nothing of the model went into TensorRT.\n{module.report}\nRun the model in PyTorch, or see the reasons "
@@ -63,6 +65,20 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
             module.report,
         )
     return module
+
+
+def _warn_of_absent_operators(module: TRTModule) -> None:
+    assert module.report is not None
+    present = {row.operator for row in module.report.rows}
+    present |= {name.rpartition(".")[0] for name in present}
+    absent = sorted(module.spec.torch_executed_ops - present)
+    if absent:
+        warnings.warn(
+            f"torch_executed_ops has {', '.join(absent)}, which the lowered model does not have, so it has no effect. "
+            "print(compiled.report) lists the operators that it has.",
+            TRTCompileWarning,
+            stacklevel=3,
+        )
 
 
 def compile_captured(

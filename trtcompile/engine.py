@@ -75,9 +75,10 @@ def check_buildable(spec: CompileSpec) -> Flavour:
 
     Raises:
         TensorRTMissingError: no TensorRT is installed.
-        SettingsError: the device is not there, or cannot be built for.
+        SettingsError: the device is not there, or cannot be built for; or there can be no timing cache file.
     """
     flavour = _tensorrt.load()
+    _check_timing_cache_file(flavour, spec)
     here = _tensorrt.gpu_capability(spec.device.gpu_id)
     named = spec.device.compute_capabilities
     if not named:
@@ -107,6 +108,22 @@ def check_buildable(spec: CompileSpec) -> Flavour:
                 f"compute_capability {capability} is not among those of {flavour}. Use one of {', '.join(known)}."
             )
     return flavour
+
+
+def _check_timing_cache_file(flavour: Flavour, spec: CompileSpec) -> None:
+    if spec.timing_cache_file is None:
+        return
+    if not flavour.measures_kernels:
+        raise SettingsError(
+            f"timing_cache_file is {spec.timing_cache_file!r}, but {flavour} times no kernels when it builds, so there "
+            "is nothing to keep. Leave it out."
+        )
+    path = Path(spec.timing_cache_file)
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        problem = "is a folder" if path.is_dir() else "is in a folder that does not exist"
+        raise SettingsError(
+            f"timing_cache_file {spec.timing_cache_file!r} {problem}. Name a file in a folder that exists."
+        )
 
 
 def gpu_is_present(spec: CompileSpec) -> bool:
@@ -145,7 +162,7 @@ def build_engine(
         for binding, (low, opt, high) in zip(network.input_names, shape_ranges, strict=True):
             profile.set_shape(binding, low, opt, high)
         config.add_optimization_profile(profile)
-    with _on_gpu(spec), _timing_cache(config, spec):
+    with _on_gpu(spec), _timing_cache(config, network.logger, spec):
         plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
         said = "\n".join(f"  {line}" for line in network.logger.lines) or "  (it logged nothing)"
@@ -195,17 +212,21 @@ def _on_gpu(spec: CompileSpec) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _timing_cache(config: Any, spec: CompileSpec) -> Iterator[None]:
+def _timing_cache(config: Any, logger: Any, spec: CompileSpec) -> Iterator[None]:
     """Lends the build a timing cache file. A file that TensorRT cannot use is an error, never overwritten."""
     if spec.timing_cache_file is None:
         yield
         return
     path = Path(spec.timing_cache_file)
     known = path.read_bytes() if path.exists() else b""
+    already_logged = len(logger.lines)
     cache = config.create_timing_cache(known)
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+    # TensorRT makes an empty cache of bytes that it cannot read, and says so in its log alone.
+    complaints = logger.lines[already_logged:] if known else []
+    if cache is None or complaints or not config.set_timing_cache(cache, ignore_mismatch=False):
+        said = f" TensorRT said: {'; '.join(complaints)}." if complaints else ""
         raise SettingsError(
-            f"timing_cache_file {str(path)!r} was not written by this TensorRT for this GPU. Name another file."
+            f"timing_cache_file {str(path)!r} was not written by this TensorRT for this GPU.{said} Name another file."
         )
     yield
     replace_files({path: bytes(config.get_timing_cache().serialize())})

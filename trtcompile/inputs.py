@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,14 +132,11 @@ class Input:
 
 
 def _as_shape(name: str, value: Any) -> Shape:
-    try:
-        shape = tuple(value)
-    except TypeError:
-        shape = (value,) if not isinstance(value, int) else ()
-        if not shape:
-            raise SettingsError(
-                f"Input {name} is {value!r}. Use a sequence of sizes such as (1, 3, 32, 32)."
-            ) from None
+    if isinstance(value, (str, bytes, torch.Tensor)) or not isinstance(value, Iterable):
+        raise SettingsError(
+            f"Input {name} is {value!r}. Use a sequence of sizes such as (1, 3, 32, 32)."
+        )
+    shape = tuple(value)
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
         raise SettingsError(f"Input {name} is {value!r}. Use whole numbers of at least 0.")
     return shape

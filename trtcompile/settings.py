@@ -90,7 +90,9 @@ class Device:
         value = self.compute_capability
         if value is None:
             return None
-        values = (value,) if isinstance(value, str) else tuple(value)
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            value = (value,)
+        values = tuple(value)
         for item in values:
             if not isinstance(item, str) or not re.fullmatch(r"\d+\.\d", item):
                 raise SettingsError(
@@ -200,11 +202,7 @@ class CompileSpec:
         if self.optimization_level is not None:
             _require_int("optimization_level", self.optimization_level, low=0, high=5)
         if self.timing_cache_file is not None:
-            if not isinstance(self.timing_cache_file, (str, os.PathLike)):
-                raise SettingsError(
-                    f"timing_cache_file is a {type(self.timing_cache_file).__name__}. Give a path."
-                )
-            setattr_(self, "timing_cache_file", os.fspath(self.timing_cache_file))
+            setattr_(self, "timing_cache_file", _path("timing_cache_file", self.timing_cache_file))
         self._check_calibrator()
 
     def _check_calibrator(self) -> None:
@@ -289,6 +287,13 @@ def _require_int(name: str, value: object, *, low: int, high: int | None = None)
 def _require_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise SettingsError(f"{name} is {value!r}, not a bool. Use True or False.")
+
+
+def _path(name: str, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path:
+        raise SettingsError(f"{name} is {value!r}. Give the path of a file.")
+    return path
 
 
 def _precisions(value: Any) -> frozenset[torch.dtype]:

@@ -72,6 +72,7 @@ def check_op(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     build: bool = True,
+    converts: object = None,
     **options: Any,
 ) -> NetworkDefinition:
     """Checks an operator, function, or module against eager PyTorch.
@@ -86,16 +87,19 @@ def check_op(
         rtol: relative tolerance.
         atol: absolute tolerance.
         build: whether to build an engine.
+        converts: an operator that must be among those converted, so that a case tests what it says.
         options: fields of ``CompileSpec``.
     """
     module = model if isinstance(model, nn.Module) else Function(model)
     module.eval()
-    specs = [_spec(tensor, (dynamic or {}).get(i, {})) for i, tensor in enumerate(inputs)]
+    specs = [input_spec(tensor, (dynamic or {}).get(i, {})) for i, tensor in enumerate(inputs)]
     _, partitioned, spec = partition_for_test(module, specs, **options)
     reasons = {str(node.target): reason for node, reason in partitioned.verdicts.items() if reason is not None}
     assert not reasons, f"fell back: {reasons}"
     assert len(partitioned.engines) == 1, f"{len(partitioned.engines)} engines"
     (engine_partition,) = partitioned.engines
+    converted = [node.target for node in engine_partition.graph_module.graph.nodes]
+    assert converts is None or converts in converted, f"{converts} is not among {converted}"
     network = convert(engine_partition.graph_module)
     engine = build_engine("engine_0", network, engine_partition.shape_ranges, spec) if build else None
     session = EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False) if engine and can_run_engines() else None
@@ -103,10 +107,10 @@ def check_op(
         with torch.no_grad():
             expected = _as_tuple(module(*(t.clone() for t in sample)))
         used = _inputs_of(partitioned, sample)
-        _assert_same(run_in_oracle(network, used), expected, rtol, atol, "the oracle")
+        assert_same(run_in_oracle(network, used), expected, rtol, atol, "the oracle")
         if session is not None:
             got = session.run([t.cuda() for t in used])
-            _assert_same([t.cpu() for t in got], expected, max(rtol, 1e-4), max(atol, 1e-4), "the engine")
+            assert_same([t.cpu() for t in got], expected, max(rtol, 1e-4), max(atol, 1e-4), "the engine")
     return network
 
 
@@ -206,7 +210,7 @@ class _Kept:
     engines: list[Engine] = []
 
 
-def _spec(tensor: torch.Tensor, ranges: Mapping[int, SizeRange]) -> InputType:
+def input_spec(tensor: torch.Tensor, ranges: Mapping[int, SizeRange]) -> InputType:
     if not ranges:
         return Input.from_any(tensor)
     shapes = [
@@ -245,7 +249,7 @@ def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, torch.Tensor))
 
 
-def _assert_same(
+def assert_same(
     actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], rtol: float, atol: float, who: str
 ) -> None:
     assert len(actual) == len(expected), f"{who} gives {len(actual)} outputs, not {len(expected)}"
@@ -258,11 +262,13 @@ def _assert_same(
 __all__ = [
     "Function",
     "OracleSession",
+    "assert_same",
     "build_device",
     "can_run_engines",
     "capture_for_test",
     "check_op",
     "check_pass",
+    "input_spec",
     "install_oracle",
     "operators",
     "partition_for_test",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from trtcompile.engine import Engine
 from trtcompile.errors import AutogradError, EngineLoadError, InputMismatchError
 from trtcompile.inputs import Input, flat_inputs
+from trtcompile.lowering.retarget import set_device
 from trtcompile.partition.report import PartitionReport
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec
@@ -138,9 +140,16 @@ class TRTModule(nn.Module):
         self._check(tensors)
         if not self.__dict__["_placed"]:
             self._place()
-        with torch.no_grad():
+        with torch.no_grad(), self._without_autocast():
             outputs = self.executor(*tensors)
         return pytree.tree_unflatten(list(outputs), self._out_spec)
+
+    def _without_autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The dtypes of the PyTorch remainder were settled at compile time."""
+        kind = self.spec.device.torch_device.type
+        if torch.is_autocast_enabled(kind):
+            return torch.autocast(kind, enabled=False)
+        return contextlib.nullcontext()
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         if kwargs:
@@ -196,7 +205,9 @@ class TRTModule(nn.Module):
 
     def _place(self) -> None:
         """Brings the PyTorch remainder to the engines' GPU."""
-        self.executor.to(self.spec.device.torch_device)
+        device = self.spec.device.torch_device
+        self.executor.to(device)
+        set_device(self.executor, device)
         self.__dict__["_placed"] = True
 
     def extra_repr(self) -> str:

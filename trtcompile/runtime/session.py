@@ -10,13 +10,14 @@ import torch
 from trtcompile import _tensorrt
 from trtcompile._tensorrt import trt
 from trtcompile.engine import Engine
-from trtcompile.errors import EngineLoadError
+from trtcompile.errors import EngineLoadError, InputMismatchError
 
 
 class EngineSession:
     """A deserialized engine with its execution context and stream.
 
-    Not thread-safe: an execution context serves one call at a time.
+    Calls from different streams are ordered one after the other, since they share the engine's memory. Not
+    thread-safe: an execution context serves one call at a time.
 
     Args:
         engine: the engine; the caller has checked that it can run here.
@@ -47,6 +48,7 @@ class EngineSession:
             self._stream = torch.cuda.Stream(device)
         self._is_static = all(low == high for low, _, high in engine.shape_ranges)
         self._output_shapes: list[tuple[int, ...]] | None = None
+        self._last_caller: torch.cuda.Stream | None = None
 
     def inspect(self) -> str:
         """TensorRT's own description of the engine's layers, as JSON."""
@@ -58,13 +60,20 @@ class EngineSession:
 
         Args:
             inputs: one tensor on the session's device for each input binding, of its dtype and within its shapes.
+
+        Raises:
+            InputMismatchError: each shape is within its range, but the model does not take them together.
         """
         with torch.cuda.device(self._device):
+            caller = torch.cuda.current_stream(self._device)
+            if self._last_caller is not None and caller != self._last_caller:
+                caller.wait_stream(self._last_caller)
+            self._last_caller = caller
             inputs = [tensor.contiguous() for tensor in inputs]
             if self._use_cuda_graphs:
-                return self._replay(inputs)
+                return self._replay(inputs, caller)
             outputs = self._bind(inputs)
-            self._launch()
+            self._launch(caller)
             return outputs
 
     def _bind(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -82,19 +91,23 @@ class EngineSession:
     def _shapes_of_outputs(self) -> list[tuple[int, ...]]:
         if self._output_shapes is not None:
             return self._output_shapes
+        if not self._is_static and (unknown := self._context.infer_shapes()):
+            raise InputMismatchError(
+                f"the inputs have shapes that {self._engine.name} does not take together: TensorRT finds no shape for "
+                f"{', '.join(unknown)}. Pass sizes that fit each other."
+            )
         shapes = [tuple(self._context.get_tensor_shape(b.name)) for b in self._engine.outputs]
         if self._is_static:
             self._output_shapes = shapes
         return shapes
 
-    def _launch(self) -> None:
-        current = torch.cuda.current_stream(self._device)
-        if current != torch.cuda.default_stream(self._device):
-            self._execute(current)
+    def _launch(self, caller: torch.cuda.Stream) -> None:
+        if caller != torch.cuda.default_stream(self._device):
+            self._execute(caller)
             return
-        self._stream.wait_stream(current)
+        self._stream.wait_stream(caller)
         self._execute(self._stream)
-        current.wait_stream(self._stream)
+        caller.wait_stream(self._stream)
 
     def _execute(self, stream: torch.cuda.Stream) -> None:
         if not self._context.execute_async_v3(stream.cuda_stream):
@@ -102,21 +115,26 @@ class EngineSession:
                 f"TensorRT failed to launch {self._engine.name}. The log of 'trtcompile.tensorrt' has its reason."
             )
 
-    def _replay(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _replay(
+        self, inputs: Sequence[torch.Tensor], caller: torch.cuda.Stream
+    ) -> tuple[torch.Tensor, ...]:
         key = tuple(tuple(tensor.shape) for tensor in inputs)
         captured = self._graphs.get(key)
         if captured is None:
-            captured = self._graphs[key] = self._capture(inputs)
+            captured = self._graphs[key] = self._capture(inputs, caller)
         for static, tensor in zip(captured.inputs, inputs, strict=True):
             static.copy_(tensor)
         captured.graph.replay()
         # The graph writes to the same memory at each replay, which a caller who keeps a result must not see.
         return tuple(output.clone() for output in captured.outputs)
 
-    def _capture(self, inputs: Sequence[torch.Tensor]) -> _CapturedExecution:
+    def _capture(
+        self, inputs: Sequence[torch.Tensor], caller: torch.cuda.Stream
+    ) -> _CapturedExecution:
         static = [tensor.clone() for tensor in inputs]
         outputs = self._bind(static)
-        self._launch()  # TensorRT allocates and uploads at the first execution, which a graph must not contain
+        # TensorRT allocates and uploads at the first execution, which a graph must not contain.
+        self._launch(caller)
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):

@@ -81,6 +81,14 @@ class LayerView:
             raise self.mismatch(f"{attribute} is not set.")
         return tuple(int(size) for size in dims)
 
+    def optional_dims(self, attribute: str) -> list[int] | None:
+        """A ``Dims`` attribute; None where it is unset or not there in this TensorRT."""
+        dims = getattr(self.layer, attribute, None)
+        try:
+            return None if dims is None else [int(size) for size in dims]
+        except ValueError:  # TensorRT 10.6 stands for "unset" with a negative rank
+            return None
+
     def axes_of_mask(self, mask: int, rank: int) -> tuple[int, ...]:
         """The axes whose bits are set in ``mask``."""
         if mask >> rank:
@@ -129,5 +137,6 @@ def _widen(value: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
-    array = np.ascontiguousarray(array)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # Read from memory, not through the array: TensorRT 10.6's binding, made for NumPy 1, gives strides of 0 in NumPy 2.
+    raw = ctypes.string_at(array.ctypes.data, array.size * array.itemsize)
+    return torch.from_numpy(np.frombuffer(bytearray(raw), dtype=array.dtype))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -18,8 +20,8 @@ _AVERAGE = {2: F.avg_pool2d, 3: F.avg_pool3d}
 def pooling(view: LayerView) -> torch.Tensor:
     """Reduce each window; padding takes no part in a maximum.
 
-    An average divides by the window's overlap with the input, or with the padded input where
-    ``average_count_excludes_padding`` is false (never counting what rounding up adds beyond).
+    An average divides by the window's overlap with the input, or by the window's size where
+    ``average_count_excludes_padding`` is false: TensorRT 10.6 then counts what rounding up adds as well.
     """
     x = view.value()
     window, stride = view.dims("window_size_nd"), view.dims("stride_nd")
@@ -30,12 +32,10 @@ def pooling(view: LayerView) -> torch.Tensor:
     size, mode = tuple(x.shape[2:]), view.name_of("padding_mode")
     if mode.startswith("SAME"):
         pads, _ = same_pads(size, window, stride, lower=mode == "SAME_LOWER")
-        declared = pads
     else:
         pre, post = view.dims("pre_padding"), view.dims("post_padding")
         round_up = mode == "EXPLICIT_ROUND_UP"
         pads, _ = explicit_pads(size, window, stride, pre, post, round_up=round_up)
-        declared = list(zip(pre, post, strict=True))
 
     def windows_sum(tensor: torch.Tensor) -> torch.Tensor:
         return _AVERAGE[len(window)](tensor, window, stride, divisor_override=1)
@@ -50,8 +50,7 @@ def pooling(view: LayerView) -> torch.Tensor:
     if kind == "MAX":
         return maximum
     if not view.layer.average_count_excludes_padding:
-        beyond = [(0, pad[1] - own[1]) for pad, own in zip(pads, declared, strict=True)]
-        count = windows_sum(pad_spatial(pad_spatial(ones, declared, 1.0), beyond))
+        count = torch.full_like(count, math.prod(window))
     average = windows_sum(pad_spatial(x, pads)) / count
     if kind == "AVERAGE":
         return average

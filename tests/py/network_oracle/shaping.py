@@ -19,8 +19,7 @@ def shuffle(view: LayerView) -> torch.Tensor:
     if view.has(1):
         sizes: list[int] | None = view.integers(1)
     else:
-        dims = view.layer.reshape_dims
-        sizes = None if dims is None else list(dims)
+        sizes = view.optional_dims("reshape_dims")
     if sizes is not None:
         x = x.reshape(_resolve(view, sizes, x))
     return x.permute(_permutation(view, "second_transpose", x.dim()))

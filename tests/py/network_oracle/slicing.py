@@ -65,8 +65,7 @@ def _axes(view: LayerView) -> list[int] | None:
     """The axes that start, size and stride speak of; None for all of them."""
     if view.has(5):
         return view.integers(5)
-    axes = getattr(view.layer, "axes", None)  # an older TensorRT lacks it
-    return None if axes is None else list(axes)
+    return view.optional_dims("axes")
 
 
 def _per_dimension(

@@ -145,7 +145,7 @@ NETWORKS = [
         "AVERAGE",
         signed(2, 3, 8, 8) + 1,
         (3, 3),
-        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=True),
+        lambda x: F.avg_pool2d(F.pad(x, (1, 2, 1, 2)), 3, 2, divisor_override=9),
         stride_nd=(2, 2),
         padding_nd=(1, 1),
         padding_mode="EXPLICIT_ROUND_UP",

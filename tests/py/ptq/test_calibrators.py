@@ -253,8 +253,11 @@ class TestArguments:
         assert graph() is None
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without CUDA")
 class TestDeviceWithoutCuda:
+    @pytest.fixture(autouse=True)
+    def _no_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
     def test_a_cuda_device_is_a_warning(self, request_: CalibrationRequest) -> None:
         calibrator = DataLoaderCalibrator([IMAGES], device=torch.device("cuda:0"))
         with pytest.warns(CalibrationWarning, match=r"'cuda:0'.*'cpu'"):

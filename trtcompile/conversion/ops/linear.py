@@ -16,8 +16,27 @@ def aten_linear(
     net: Network, input: ITensor, weight: TensorLike, bias: TensorLike | None
 ) -> ITensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
+    is_quantized = not isinstance(weight, torch.Tensor)
+    if is_quantized and net.rank(input) == 2 and (bias is None or isinstance(bias, torch.Tensor)):
+        return _as_convolution(net, input, weight, bias)
     result = net.matmul(net.tensor(input), net.tensor(weight), transpose_b=True)
     return result if bias is None else net.elementwise(result, bias, trt.ElementWiseOperation.SUM)
+
+
+def _as_convolution(
+    net: Network, x: ITensor, weight: ITensor, bias: torch.Tensor | None
+) -> ITensor:
+    """A 1x1 convolution: TensorRT 10.6 then fuses Q and ReLU as it does between convolutions, without a cast kernel."""
+    kernel = net.unsqueeze(weight, [2, 3])
+    bias_weights = net.no_weights() if bias is None else net.weights(bias)
+    x = net.unsqueeze(x, [2, 3])
+    layer = net.definition.add_convolution_nd(
+        x, net.dims(weight)[0], (1, 1), net.no_weights(), bias_weights
+    )
+    layer = net.layer(layer, "convolution")
+    layer.set_input(1, kernel)
+    result = layer.get_output(0)
+    return net.reshape(result, [net.size(result, 0), net.size(result, 1)])
 
 
 @converter(aten.mm.default)

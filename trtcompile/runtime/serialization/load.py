@@ -70,12 +70,12 @@ def load(
     """Makes the module again that ``save`` wrote.
 
     Where this machine has a GPU, the file must fit it and the TensorRT here. Where it has none, the module can still
-    be looked into (``report``, ``engines``, ``calibration_table``, ``spec``), and its ``forward`` raises. It has no
-    lowered graph.
+    be looked into (``report``, ``engines``, ``calibration_table``, ``spec``), and its ``forward`` raises
+    ``EngineLoadError`` before anything is launched. A loaded module has no lowered graph.
 
-    Every byte is checked against a hash before it is used, so damage is found. Nothing in a file is unpickled,
-    imported, or evaluated, and its graph can only call operators that compute. Its engines, though, are programs
-    for the GPU, which TensorRT runs as they are: load files only from where you would take programs from.
+    Every byte is checked against a hash before it is used, so damage is found. Nothing in a file is unpickled or
+    imported, and its graph can only call operators that compute. Its engines, though, are programs that TensorRT
+    runs as they are: load files only from where you would take programs from.
 
     Args:
         path: the file.
@@ -143,8 +143,8 @@ def _read(archive: ArchiveReader, device: Any, namespaces: Collection[str]) -> T
     with _content_of(MANIFEST):
         graph_hash = as_text(archive.manifest.get("graph_hash"))
         spec = settings_from_json(archive.manifest.get("settings"), table)
-    capabilities = engines[0].provenance.compute_capabilities if engines else ()
-    spec = placed_on(spec, device, capabilities)
+    built_for = (engine.provenance.compute_capabilities for engine in engines)
+    spec = placed_on(spec, device, next(built_for, spec.device.compute_capabilities))
     with _content_of(EXECUTOR):
         executor = _executor(archive, engines, spec, namespaces)
         _check_fit(executor, len(flat_inputs(arguments)), in_spec, out_spec)

@@ -110,7 +110,7 @@ def _reason_against(function: torch._ops.OpOverload) -> str | None:
     if not torch._C._dispatch_has_kernel(
         name + (f".{o}" if (o := function._schema.overload_name) else "")
     ):
-        return "belongs to TorchScript's interpreter"  # such as aten.save, which writes files
+        return "belongs to TorchScript's interpreter"  # such as aten.save
     if function._schema.is_mutable:
         return "writes to its arguments"
     if name.replace("::", ".") in _REFUSED:

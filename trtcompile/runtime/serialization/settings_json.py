@@ -102,7 +102,7 @@ def placed_on(spec: CompileSpec, device: Any, capabilities: tuple[str, ...]) -> 
     if device is None:
         return spec
     given = Device.from_any(device)
-    stated = dict(device) if isinstance(device, Mapping) else _changed_fields(given)
+    states_tf32 = "disable_tf32" in device if isinstance(device, Mapping) else given.disable_tf32
     if given.compute_capability is not None and set(given.compute_capabilities) != set(
         capabilities
     ):
@@ -110,15 +110,9 @@ def placed_on(spec: CompileSpec, device: Any, capabilities: tuple[str, ...]) -> 
             f"device has the compute_capability {', '.join(given.compute_capabilities)}, but the saved engines were "
             f"built for {', '.join(capabilities)}. Leave it out, or compile the model for that device."
         )
-    if "disable_tf32" in stated and given.disable_tf32 != spec.device.disable_tf32:
+    if states_tf32 and given.disable_tf32 != spec.device.disable_tf32:
         raise SettingsError(
             f"device has disable_tf32={given.disable_tf32}, but the saved engines were built with "
             f"disable_tf32={spec.device.disable_tf32}. Leave it out, or compile the model again."
         )
     return dataclasses.replace(spec, device=dataclasses.replace(spec.device, gpu_id=given.gpu_id))
-
-
-def _changed_fields(device: Device) -> dict[str, Any]:
-    default = Device()
-    names = [field.name for field in dataclasses.fields(Device)]
-    return {n: getattr(device, n) for n in names if getattr(device, n) != getattr(default, n)}

@@ -5,6 +5,7 @@ PyTorch's own ``treespec_loads`` is not used: it imports whatever module a text 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +58,7 @@ def tree_to_json(tree: Any, leaf_to_json: Callable[[Any], Any]) -> Any:
     if tag in _SEQUENCES:
         return {tag: [tree_to_json(item, leaf_to_json) for item in tree]}
     for key in tree:
-        if type(key) not in _KEY_TYPES:
+        if type(key) not in _KEY_TYPES or (isinstance(key, float) and not math.isfinite(key)):
             raise UnsavableError(f"a dictionary with the key {shown(key)}")
     return {tag: [[key, tree_to_json(item, leaf_to_json)] for key, item in tree.items()]}
 

@@ -1,0 +1,195 @@
+"""Cases of operators: what a converter must compute, and what its ``supports`` must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from checks import (
+    SizeRange,
+    assert_same,
+    build_device,
+    check_op,
+    input_spec,
+    partition_for_test,
+    run_in_oracle,
+)
+from torch.fx import Graph, GraphModule
+
+from trtcompile.conversion import convert
+from trtcompile.engine import build_engine
+from trtcompile.partition import judge
+from trtcompile.settings import CompileSpec
+
+
+@dataclass(frozen=True)
+class Case:
+    """One argument form of one operator.
+
+    Attributes:
+        target: the operator whose converter the case is about.
+        form: what is special about the arguments.
+        function: what is captured and called with ``inputs``.
+        inputs: on the CPU; the values that eager PyTorch and the network get.
+        dynamic: for each input and dimension the min, opt, and max size.
+        build: whether an engine is built too; sweeps over argument forms leave it out.
+        tolerance: relative and absolute.
+        options: fields of ``CompileSpec``.
+    """
+
+    target: Any
+    form: str
+    function: Callable[..., Any]
+    inputs: tuple[torch.Tensor, ...]
+    dynamic: Mapping[int, Mapping[int, SizeRange]] = field(default_factory=dict)
+    build: bool = True
+    tolerance: float = 1e-5
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{target_name(self.target)}-{self.form}"
+
+    def check(self) -> None:
+        check_op(
+            self.function,
+            *self.inputs,
+            dynamic=self.dynamic,
+            rtol=self.tolerance,
+            atol=self.tolerance,
+            build=self.build,
+            converts=self.target,
+            **self.options,
+        )
+
+
+def case(
+    target: Any, form: str, function: Callable[..., Any], *inputs: torch.Tensor, **fields: Any
+) -> Case:
+    """A ``Case``; ``fields`` are its other attributes."""
+    return Case(target, form, function, inputs, **fields)
+
+
+@dataclass(frozen=True)
+class GraphCase:
+    """An operator that ``torch.export`` replaces by another, but that other graphs bring: called in a graph as it is.
+
+    Attributes:
+        target: the operator.
+        form: what is special about the arguments.
+        arguments: those of the operator; tensors become inputs of the graph.
+    """
+
+    target: Any
+    form: str
+    arguments: tuple[Any, ...]
+    build: bool = True
+
+    def __str__(self) -> str:
+        return f"{target_name(self.target)}-{self.form}"
+
+    def check(self) -> None:
+        spec = CompileSpec(device=build_device(disable_tf32=True))
+        graph_module = graph_of(self.target, *self.arguments)
+        reasons = [reason for reason in judge(graph_module, spec).values() if reason is not None]
+        assert not reasons
+        network = convert(graph_module)
+        inputs = [a for a in self.arguments if isinstance(a, torch.Tensor)]
+        expected = self.target(*self.arguments)
+        assert_same(run_in_oracle(network, inputs), [expected], 1e-5, 1e-5, "the oracle")
+        if self.build:
+            shapes = [(tuple(t.shape),) * 3 for t in inputs]
+            assert build_engine("operator", network, shapes, spec).plan
+
+
+def graph_of(target: Callable[..., Any], *arguments: Any) -> GraphModule:
+    """A graph that calls one operator: tensors of ``arguments`` are placeholders, the result is the output."""
+    graph = Graph()
+    values = []
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            node = graph.placeholder(f"x{len(values)}")
+            node.meta["val"] = argument
+            values.append(node)
+        else:
+            values.append(argument)
+    call = graph.call_function(target, tuple(values))
+    call.meta["val"] = target(*arguments)
+    graph.output((call,))
+    return GraphModule(torch.nn.Module(), graph)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Arguments that an operator's converter does not take.
+
+    Attributes:
+        target: the operator that must stay in PyTorch.
+        form: what is special about the arguments.
+        reason: a part of the reason's sentence.
+        function: what is captured.
+        inputs: example inputs.
+        dynamic: as for ``Case``.
+    """
+
+    target: Any
+    form: str
+    reason: str
+    function: Callable[..., Any]
+    inputs: tuple[torch.Tensor, ...]
+    dynamic: Mapping[int, Mapping[int, SizeRange]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{target_name(self.target)}-{self.form}"
+
+    def check(self) -> None:
+        specs = [input_spec(x, self.dynamic.get(i, {})) for i, x in enumerate(self.inputs)]
+        _, partitioned, _ = partition_for_test(self.function, specs)
+        verdicts = {n: r for n, r in partitioned.verdicts.items() if n.target is self.target}
+        assert verdicts, f"no {self.target} among {[n.target for n in partitioned.verdicts]}"
+        for node, reason in verdicts.items():
+            assert reason is not None, f"{node.format_node()} was taken"
+            assert self.reason in reason
+            assert node not in partitioned.engine_of
+
+
+def refusal(
+    target: Any,
+    form: str,
+    reason: str,
+    function: Callable[..., Any],
+    *inputs: torch.Tensor,
+    dynamic: Mapping[int, Mapping[int, SizeRange]] | None = None,
+) -> Refusal:
+    return Refusal(target, form, reason, function, inputs, dynamic or {})
+
+
+def each(cases: Sequence[Case | GraphCase | Refusal]) -> Any:
+    """Parametrizes a test by ``case``."""
+    return pytest.mark.parametrize("case", cases, ids=[str(case) for case in cases])
+
+
+def target_name(target: Any) -> str:
+    return str(target) if isinstance(target, torch._ops.OpOverload) else target.__name__
+
+
+def floats(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    """Normally distributed, of either sign."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def positive(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    """Between 0.1 and 3.1."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(shape, generator=generator) * 3 + 0.1).to(dtype)
+
+
+def integers(*shape: int, dtype: torch.dtype = torch.int64, seed: int = 0) -> torch.Tensor:
+    """From -9 to 9."""
+    return torch.randint(-9, 10, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def booleans(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from operator_case import Case, case, each, floats, integers
+
+aten = torch.ops.aten
+
+HALF = {"tolerance": 2e-3}
+
+_SMOOTH = [
+    (aten.relu.default, torch.relu),
+    (aten.sigmoid.default, torch.sigmoid),
+    (aten.tanh.default, torch.tanh),
+]
+
+_ALONG_DIM = [
+    (aten._softmax.default, lambda dim, x: aten._softmax.default(x, dim, False)),
+    (aten.softmax.int, lambda dim, x: x.softmax(dim)),
+    (aten._log_softmax.default, lambda dim, x: x.log_softmax(dim)),
+]
+
+CASES = [
+    *(case(target, "signed", f, floats(2, 3, 4)) for target, f in _SMOOTH),
+    *(case(target, "scalar", f, floats()) for target, f in _SMOOTH),
+    *(
+        case(target, "dynamic", f, floats(2, 3), dynamic={0: {0: (1, 2, 5), 1: (1, 3, 4)}})
+        for target, f in _SMOOTH
+    ),
+    *(case(target, "half", f, floats(2, 3).half(), **HALF) for target, f in _SMOOTH),
+    *(case(target, "int64", f, integers(2, 3)) for target, f in _SMOOTH),
+    case(aten.relu.default, "zeros", torch.relu, torch.tensor([0.0, -0.0, -1e-30, 1e-30])),
+    case(aten.relu.default, "int32", torch.relu, integers(7, dtype=torch.int32)),
+    case(aten.sigmoid.default, "saturated", torch.sigmoid, torch.tensor([-200.0, 200.0, 0.0])),
+    case(aten.sigmoid.default, "bool", torch.sigmoid, floats(2, 3) > 0),
+    case(aten.tanh.default, "saturated", torch.tanh, torch.tensor([-90.0, 90.0, 0.0])),
+    case(aten.hardtanh.default, "defaults", F.hardtanh, floats(4, 5) * 2),
+    case(aten.hardtanh.default, "relu6", F.relu6, floats(4, 5) * 9),
+    case(aten.hardtanh.default, "bounds", lambda x: F.hardtanh(x, -0.25, 3.0), floats(4, 5) * 2),
+    case(aten.hardtanh.default, "int64", lambda x: F.hardtanh(x, -3, 4), integers(4, 5)),
+    case(aten.hardtanh.default, "half", F.relu6, floats(4, 5).half() * 9, **HALF),
+    case(aten.leaky_relu.default, "default", F.leaky_relu, floats(4, 5)),
+    case(aten.leaky_relu.default, "slope", lambda x: F.leaky_relu(x, 0.3), floats(4, 5)),
+    case(aten.leaky_relu.default, "slope_0", lambda x: F.leaky_relu(x, 0.0), floats(4, 5)),
+    case(aten.leaky_relu.default, "slope_negative", lambda x: F.leaky_relu(x, -2.0), floats(4, 5)),
+    case(aten.leaky_relu.default, "slope_above_1", lambda x: F.leaky_relu(x, 1.5), floats(4, 5)),
+    case(aten.leaky_relu.default, "half", F.leaky_relu, floats(4, 5).half(), **HALF),
+    case(aten.clamp.default, "both", lambda x: x.clamp(-0.5, 0.75), floats(4, 5)),
+    case(aten.clamp.default, "min", lambda x: x.clamp(min=0.1), floats(4, 5)),
+    case(aten.clamp.default, "max", lambda x: x.clamp(max=-0.1), floats(4, 5)),
+    case(aten.clamp.default, "crossed", lambda x: x.clamp(1.0, -1.0), floats(4, 5)),
+    case(
+        aten.clamp.default,
+        "min_of_infinity",
+        lambda x: x.clamp(min=0),
+        torch.tensor([torch.inf, -torch.inf, -2.0]),
+    ),
+    case(
+        aten.clamp.default,
+        "infinite_bound",
+        lambda x: x.clamp(-torch.inf, 0.5),
+        torch.tensor([torch.inf, -torch.inf, -2.0]),
+    ),
+    case(aten.clamp.default, "int64", lambda x: x.clamp(-2, 3), integers(4, 5)),
+    case(aten.clamp.default, "int64_crossed", lambda x: x.clamp(3, -2), integers(4, 5)),
+    case(aten.clamp.default, "int64_min_only", lambda x: x.clamp(min=-2), integers(4, 5)),
+    case(aten.clamp.default, "int64_float_bound", lambda x: x.clamp(-2.5, 3.5), integers(4, 5)),
+    case(aten.clamp.default, "half", lambda x: x.clamp(-0.5, 0.75), floats(4, 5).half(), **HALF),
+    case(
+        aten.clamp.default, "half_min", lambda x: x.clamp(min=-0.5), floats(4, 5).half(), **HALF
+    ),
+    case(aten.clamp.default, "bfloat16", lambda x: x.clamp(-0.5, 0.75), floats(4, 5).bfloat16()),
+    case(
+        aten.clamp.default,
+        "dynamic",
+        lambda x: x.clamp(min=-1),
+        floats(2, 3),
+        dynamic={0: {0: (1, 2, 5)}},
+    ),
+    *(
+        case(target, f"dim_{dim}", partial(f, dim), floats(2, 3, 4), build=dim == 0)
+        for target, f in _ALONG_DIM
+        for dim in (0, 1, 2, -1, -3)
+    ),
+    *(case(target, "one_dimension", partial(f, 0), floats(5)) for target, f in _ALONG_DIM),
+    *(case(target, "no_dimension", partial(f, -1), floats()) for target, f in _ALONG_DIM),
+    *(
+        case(target, "large_values", partial(f, 1), floats(2, 5) * 300, build=False)
+        for target, f in _ALONG_DIM
+    ),
+    *(
+        case(target, "half", partial(f, 1), floats(2, 5).half(), build=False, **HALF)
+        for target, f in _ALONG_DIM
+    ),
+    *(
+        case(target, "dynamic", partial(f, 1), floats(2, 3), dynamic={0: {0: (1, 2, 4), 1: (2, 3, 6)}})
+        for target, f in _ALONG_DIM
+    ),
+    case(
+        aten.softmax.int,
+        "half_to_float",
+        lambda x: x.softmax(1, dtype=torch.float32),
+        floats(2, 5).half(),
+        tolerance=1e-3,
+    ),
+    case(aten.softmax.int, "int64", lambda x: x.softmax(1, dtype=torch.float32), integers(2, 5)),
+]
+
+
+@each(CASES)
+def test_computes_what_pytorch_computes(case: Case) -> None:
+    case.check()

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import torch
+from operator_case import Case, Refusal, booleans, case, each, floats, integers, positive, refusal
+
+aten = torch.ops.aten
+
+HALF = {"tolerance": 2e-3, "build": False}
+A, B = floats(2, 3, 4), floats(2, 3, 4, seed=1)
+
+_TENSOR = {
+    aten.add.Tensor: torch.add,
+    aten.sub.Tensor: torch.sub,
+    aten.mul.Tensor: torch.mul,
+    aten.div.Tensor: torch.div,
+    aten.maximum.default: torch.maximum,
+    aten.minimum.default: torch.minimum,
+}
+_SCALAR = {
+    aten.add.Scalar: aten.add.Scalar,
+    aten.sub.Scalar: aten.sub.Scalar,
+    aten.rsub.Scalar: aten.rsub.Scalar,
+    aten.mul.Scalar: aten.mul.Scalar,
+    aten.div.Scalar: aten.div.Scalar,
+}
+_WITH_ALPHA = (aten.add.Scalar, aten.sub.Scalar, aten.rsub.Scalar)
+_ROWS = integers(3, 4, dtype=torch.int32)
+
+
+def _tensor_cases(target: object, f: object) -> list[Case]:
+    def one(form: str, *inputs: torch.Tensor, **fields: object) -> Case:
+        return case(target, form, f, *inputs, **fields)
+
+    nonzero = integers(2, 3) * 2 + 1  # odd: DIV too
+    return [
+        one("same_shape", A, B),
+        one("broadcasts_left", floats(4, seed=2), B),
+        one("broadcasts_right", A, floats(3, 1, seed=2)),
+        one("broadcasts_both", floats(2, 1, 4), floats(3, 1, seed=1)),
+        one("no_dimension", floats(), floats(seed=1)),
+        one("no_dimension_left", floats(), B, build=False),
+        one("int64", integers(2, 3), nonzero),
+        one("int32_and_int64", integers(2, 3, dtype=torch.int32), nonzero),
+        one("int64_and_float", nonzero, floats(2, 3)),
+        one("half", A.half(), B.half(), **HALF),
+        one("half_and_float", A.half(), B, build=False),
+        one("bfloat16", A.bfloat16(), B.bfloat16(), tolerance=1e-2, build=False),
+        one("dynamic", A, floats(3, 1), dynamic={0: {0: (1, 2, 5), 2: (1, 4, 7)}}),
+        one(
+            "both_dynamic",
+            A,
+            B,
+            dynamic={0: {0: (1, 2, 5)}, 1: {0: (1, 2, 5)}},
+            build=False,
+        ),
+    ]
+
+
+def _scalar_cases(target: object, f: object) -> list[Case]:
+    def one(form: str, scalar: float, x: torch.Tensor, **fields: object) -> Case:
+        return case(target, form, lambda x: f(x, scalar), x, **fields)
+
+    return [
+        one("float", -2.5, A),
+        one("int", 3, A, build=False),
+        one("int64_int", 3, integers(2, 3)),
+        one("int64_float", 2.5, integers(2, 3)),
+        one("half", 0.375, A.half(), **HALF),
+        one("no_dimension", 2.0, floats()),
+        one("dynamic", 2.0, A, dynamic={0: {1: (1, 3, 4)}}),
+    ]
+
+
+CASES = [
+    *(c for target, f in _TENSOR.items() for c in _tensor_cases(target, f)),
+    *(c for target, f in _SCALAR.items() for c in _scalar_cases(target, f)),
+    # A Python scalar in a model becomes the Tensor overload.
+    case(aten.add.Tensor, "python_scalar", lambda x: x + 1.5, A),
+    case(aten.add.Tensor, "python_int", lambda x: x + 1, integers(2, 3)),
+    case(aten.sub.Tensor, "python_scalar", lambda x: x - 1.5, A),
+    case(aten.mul.Tensor, "python_scalar", lambda x: x * -0.5, A),
+    case(aten.div.Tensor, "python_scalar", lambda x: x / 4, A),
+    case(aten.div.Tensor, "int64_by_scalar", lambda x: x / 4, integers(2, 3)),
+    case(aten.div.Tensor, "by_zero", lambda x: x / torch.tensor(0.0), torch.tensor([1.0, -1.0])),
+    case(aten.add.Tensor, "constant", lambda x: x + torch.tensor([1.0, -2.0, 3.0, 0.5]), A),
+    case(aten.add.Tensor, "itself", lambda x: x + x, A),
+    case(aten.add.Tensor, "alpha", lambda a, b: torch.add(a, b, alpha=-0.5), A, B),
+    case(aten.add.Tensor, "alpha_scalar", lambda a: torch.add(a, 3.0, alpha=-0.5), A),
+    case(aten.add.Tensor, "alpha_int64", lambda a, b: torch.add(a, b, alpha=3), integers(4), integers(4)),
+    case(
+        aten.add.Tensor,
+        "alpha_mixed",
+        lambda a, b: torch.add(a, b, alpha=0.5),
+        floats(3),
+        integers(3),
+    ),
+    case(aten.sub.Tensor, "alpha", lambda a, b: torch.sub(a, b, alpha=2.5), A, B),
+    case(aten.sub.Tensor, "alpha_broadcast", lambda a, b: torch.sub(a, b, alpha=2), A, floats(4)),
+    *(case(t, "alpha", lambda x, t=t: t(x, 1.5, -0.75), A) for t in _WITH_ALPHA),
+    *(case(t, "alpha_int64", lambda x, t=t: t(x, 4, 3), integers(2, 3)) for t in _WITH_ALPHA),
+    case(aten.rsub.Scalar, "python", lambda x: 1.0 - x, A),
+    case(aten.add.Tensor, "bool", torch.add, booleans(2, 9), booleans(9, seed=1)),
+    case(aten.mul.Tensor, "bool", torch.mul, booleans(2, 9), booleans(9, seed=1)),
+    case(aten.maximum.default, "bool", torch.maximum, booleans(2, 9), booleans(9, seed=1)),
+    case(aten.minimum.default, "bool", torch.minimum, booleans(2, 9), booleans(9, seed=1)),
+    case(aten.div.Tensor, "bool", torch.div, booleans(9), torch.ones(9, dtype=torch.bool)),
+    case(aten.mul.Tensor, "bool_and_float", torch.mul, booleans(2, 3), floats(2, 3)),
+    case(aten.mul.Tensor, "bool_and_int64", torch.mul, booleans(2, 3), integers(2, 3)),
+    case(aten.add.Tensor, "bool_and_scalar", lambda x: x + 2, booleans(2, 3)),
+    case(aten.mul.Tensor, "bool_and_python_bool", lambda x: x * True, booleans(2, 3)),
+    case(aten.mul.Tensor, "half_by_large_scalar", lambda x: x * 1e5, A.half() * 1e-3, tolerance=2e-3),
+    case(aten.div.Tensor, "half_by_large_scalar", lambda x: x / 1e5, A.half() * 1e3, tolerance=2e-3),
+    case(aten.mul.Tensor, "half_by_infinity", lambda x: x * torch.inf, A.half()),
+    *(
+        case(aten.pow.Tensor_Scalar, f"exponent_{e}", lambda x, e=e: torch.pow(x, e), A * 2)
+        for e in (0, 1, 2, 3, 4, 5, 7, -1, -2, -3, 2.0, 3.0)
+    ),
+    *(
+        case(aten.pow.Tensor_Scalar, f"exponent_{e}", lambda x, e=e: torch.pow(x, e), positive(2, 3))
+        for e in (0.5, -0.5, 1.7, -2.3, 0.25, 40)
+    ),
+    case(aten.pow.Tensor_Scalar, "zeros", lambda x: x**2.5, torch.tensor([0.0, 1.0])),
+    *(
+        case(aten.pow.Tensor_Scalar, f"int64_exponent_{e}", lambda x, e=e: x**e, integers(2, 3))
+        for e in (0, 1, 2, 3, 6)
+    ),
+    case(aten.pow.Tensor_Scalar, "int64_exponent_half", lambda x: x**0.5, integers(2, 3).abs()),
+    case(aten.pow.Tensor_Scalar, "half", lambda x: x**3, A.half(), **HALF),
+    case(aten.pow.Tensor_Scalar, "dynamic", lambda x: x**3, A, dynamic={0: {0: (1, 2, 4)}}),
+    case(aten.pow.Tensor_Tensor, "positive", torch.pow, positive(2, 3), floats(2, 3)),
+    case(aten.pow.Tensor_Tensor, "broadcasts", torch.pow, positive(2, 3, 1), floats(4)),
+    case(aten.pow.Tensor_Tensor, "int64_exponent", torch.pow, positive(2, 3), integers(2, 3)),
+]
+
+REFUSALS = [
+    refusal(
+        aten.pow.Tensor_Tensor, "int64", "powers of integers", torch.pow, integers(3), integers(3).abs()
+    ),
+    refusal(aten.pow.Tensor_Scalar, "int64", "powers of integers", lambda x: x**20, integers(3)),
+    refusal(aten.add.Tensor, "uint8", "uint8", lambda x: x + x, integers(3).abs().to(torch.uint8)),
+    refusal(aten.mul.Tensor, "int8", "int8", lambda x: x * x, integers(3, dtype=torch.int8)),
+    refusal(aten.add.Tensor, "float64", "float64", lambda x: x + x, floats(3).double()),
+    refusal(aten.mul.Tensor, "int16", "int16", lambda x: x * x, integers(3, dtype=torch.int16)),
+    refusal(aten.mul.Tensor, "complex64", "complex64", lambda x: x * x, floats(3).to(torch.complex64)),
+]
+
+
+@each(CASES)
+def test_computes_what_pytorch_computes(case: Case) -> None:
+    case.check()
+
+
+@each(REFUSALS)
+def test_refuses_with_a_reason(case: Refusal) -> None:
+    case.check()
