@@ -38,19 +38,23 @@ def can_run_engines() -> bool:
 
 
 class Function(nn.Module):
-    """A function as a module."""
+    """A function of so many tensors as a module.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Its ``forward`` has named parameters, since ``torch.export`` wants dynamic shapes of ``*args`` in another form.
+    """
+
+    def __init__(self, function: Callable[..., Any], arity: int) -> None:
         super().__init__()
         self.function = function
+        self.arity = arity
 
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
+    def forward(self, a: Any, b: Any = None, c: Any = None, d: Any = None) -> Any:
+        return self.function(*(a, b, c, d)[: self.arity])
 
 
 def capture_for_test(model: nn.Module | Callable[..., Any], inputs: Sequence[Any]) -> CapturedGraph:
     """Captures a module or function in the way ``compile`` does."""
-    module = model if isinstance(model, nn.Module) else Function(model)
+    module = model if isinstance(model, nn.Module) else Function(model, len(inputs))
     return capture(module.eval(), parse_inputs(list(inputs)), undecomposed=undecomposed_operators())
 
 
@@ -90,7 +94,7 @@ def check_op(
         converts: an operator that must be among those converted, so that a case tests what it says.
         options: fields of ``CompileSpec``.
     """
-    module = model if isinstance(model, nn.Module) else Function(model)
+    module = model if isinstance(model, nn.Module) else Function(model, len(inputs))
     module.eval()
     specs = [input_spec(tensor, (dynamic or {}).get(i, {})) for i, tensor in enumerate(inputs)]
     _, partitioned, spec = partition_for_test(module, specs, **options)

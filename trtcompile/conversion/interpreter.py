@@ -71,7 +71,7 @@ def convert(graph_module: GraphModule, registry: Registry = REGISTRY) -> Network
         elif node.op == "call_function":
             values[node] = _convert_node(network, node, values, registry, logger)
         elif node.op == "output":
-            output_names = _mark_outputs(network, node.args[0], values)
+            output_names = _mark_outputs(network, node.args[0], values, input_names)
     return NetworkDefinition(
         definition, builder, logger, network, tuple(input_names), tuple(output_names)
     )
@@ -103,6 +103,9 @@ def _convert_node(
             if isinstance(arguments, dict)
             else converter.convert(network, *arguments)
         )
+        # TensorRT ignores an attribute that it does not accept, and only logs it.
+        if any("API Usage Error" in line for line in logger.lines[already_logged:]):
+            raise ConversionError("TensorRT refused an argument.")
         _check_results(network, metas, result)
     except Exception as error:
         said = "".join(f"\n  TensorRT: {line}" for line in logger.lines[already_logged:])
@@ -110,7 +113,14 @@ def _convert_node(
             f"converting {node.format_node()} failed: {error}{said}\n  at {source_line(node)}\n"
             f"  Leave it to PyTorch with torch_executed_ops={{{str(node.target)!r}}}."
         ) from error
+    _name_tensor(result, layer_name(node))
     return result
+
+
+def _name_tensor(result: Any, name: str) -> None:
+    """Names a node's tensor as calibration tables do; a value that only passes through keeps its first name."""
+    if hasattr(result, "is_network_input") and result.name.startswith("(Unnamed Layer"):
+        result.name = name
 
 
 def _bind(node: Node, values: dict[Node, Any]) -> dict[str, Any] | list[Any]:
@@ -137,6 +147,10 @@ def _tensor_metas(node: Node) -> list[torch.Tensor]:
 
 def _check_results(network: Network, metas: Sequence[torch.Tensor], result: Any) -> None:
     results = result if isinstance(result, (list, tuple)) else [result]
+    if metas and len(results) != len(metas):
+        raise ConversionError(
+            f"it gives {len(results)} values where PyTorch gives {len(metas)} tensors."
+        )
     for meta, tensor in zip(metas, results, strict=False):
         if tensor is None or isinstance(tensor, torch.Tensor):
             continue
@@ -152,7 +166,9 @@ def _check_results(network: Network, metas: Sequence[torch.Tensor], result: Any)
             )
 
 
-def _mark_outputs(network: Network, outputs: Any, values: dict[Node, Any]) -> list[str]:
+def _mark_outputs(
+    network: Network, outputs: Any, values: dict[Node, Any], taken: Sequence[str]
+) -> list[str]:
     names: list[str] = []
     network.enter_scope("output")
     for index, node in enumerate(outputs):
@@ -160,6 +176,9 @@ def _mark_outputs(network: Network, outputs: Any, values: dict[Node, Any]) -> li
         # A binding is one tensor with one name: an input, or a value returned twice, needs a copy.
         if tensor.is_network_input or tensor.is_network_output:
             tensor = network.identity(tensor)
-        names.append(f"output_{index}")
+        name = f"output_{index}"
+        while name in taken:
+            name += "_"
+        names.append(name)
         network.mark_output(tensor, names[-1])
     return names

@@ -74,6 +74,7 @@ class Network:
         self._layers_in_scope = 0
         # TensorRT reads weights during the build, long after add_constant returned.
         self._weights: list[Any] = []
+        self._dequantized: dict[int, ITensor] = {}
 
     # --- construction -------------------------------------------------------------------------------------------
 
@@ -126,8 +127,7 @@ class Network:
     def tensor(self, value: TensorLike, dtype: torch.dtype | None = None) -> ITensor:
         """A network tensor of ``dtype`` from a network tensor, a torch tensor, or a Python number."""
         if isinstance(value, (bool, int, float)):
-            default = torch.get_default_dtype() if isinstance(value, float) else torch.int64
-            return self.constant(torch.tensor(value, dtype=dtype or default))
+            return self.constant(torch.tensor(value, dtype=dtype))
         if isinstance(value, torch.Tensor):
             return self.constant(value if dtype is None else value.to(dtype))
         return value if dtype is None else self.cast(value, dtype)
@@ -191,7 +191,9 @@ class Network:
         return x if missing == 0 else self.unsqueeze(x, list(range(missing)))
 
     def reduce(self, x: ITensor, operation: Any, dims: Sequence[int], keepdim: bool) -> ITensor:
-        """A reduction over ``dims`` (negative counts from the end)."""
+        """A reduction over ``dims`` (negative counts from the end); of a scalar, the scalar."""
+        if self.rank(x) == 0:
+            return x
         mask = sum(1 << (d % self.rank(x)) for d in dims)
         return self.layer(
             self.definition.add_reduce(x, operation, mask, keepdim), "reduce"
@@ -248,6 +250,42 @@ class Network:
             sizes.insert(dim, 1)
         return self.reshape(x, sizes)
 
+    def slice(
+        self,
+        x: ITensor,
+        starts: Sequence[int],
+        sizes: Sequence[Size],
+        steps: Sequence[int] | None = None,
+        *,
+        fill: float | None = None,
+    ) -> ITensor:
+        """``result[i] = x[starts + i * steps]`` with the given sizes; outside of ``x`` it is ``fill``."""
+        known = [size if isinstance(size, int) else 0 for size in sizes]
+        layer = self.definition.add_slice(
+            x, tuple(starts), tuple(known), tuple(steps or [1] * len(known))
+        )
+        layer = self.layer(layer, "slice")
+        if any(not isinstance(size, int) for size in sizes):
+            layer.set_input(2, self.shape_tensor(sizes))
+        if fill is not None:
+            layer.mode = trt.SampleMode.FILL
+            layer.set_input(4, self.tensor(fill, self.dtype_of(x)))
+        return layer.get_output(0)
+
+    def pad(
+        self, x: ITensor, before: Sequence[int], after: Sequence[int], value: float = 0
+    ) -> ITensor:
+        """``x`` with so many elements of ``value`` around each dimension; a negative number cuts off."""
+        sizes: list[Size] = []
+        for dim, (first, last) in enumerate(zip(before, after, strict=True)):
+            size = self.size(x, dim)
+            if isinstance(size, int):
+                sizes.append(size + first + last)
+            else:
+                more = self.shape_tensor([first + last])
+                sizes.append(self.elementwise(size, more, trt.ElementWiseOperation.SUM))
+        return self.slice(x, [-first for first in before], sizes, fill=value)
+
     def permute(self, x: ITensor, order: Sequence[int]) -> ITensor:
         """Reorders dimensions."""
         layer = self.layer(self.definition.add_shuffle(x), "permute")
@@ -272,7 +310,13 @@ class Network:
     ) -> ITensor:
         """Floating point of ``dtype`` from INT8."""
         layer = self.definition.add_dequantize(x, self.constant(scale), tensorrt_dtype(dtype))
-        return self._along(self.layer(layer, "dequantize"), axis)
+        result = self._along(self.layer(layer, "dequantize"), axis)
+        self._dequantized[id(result)] = result
+        return result
+
+    def is_dequantized(self, x: TensorLike) -> bool:
+        """Whether ``x`` comes straight from a dequantize layer."""
+        return self._dequantized.get(id(x)) is x
 
     @staticmethod
     def _along(layer: Any, axis: int | None) -> ITensor:

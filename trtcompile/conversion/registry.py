@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ class Converter:
 
     target: Target
     convert: Callable[..., Any]
-    supports: Support | None = None
+    supports: Support
 
 
 class Registry:
@@ -39,9 +39,20 @@ class Registry:
         self._converters: dict[Target, Converter] = {}
 
     def register(
-        self, target: Target, *, supports: Support | None = None, override: bool = False
+        self,
+        target: Target,
+        *,
+        supports: Support | None = None,
+        takes_bytes: bool = False,
+        override: bool = False,
     ) -> Callable[[ConverterFunction], ConverterFunction]:
         """Registers the decorated function for ``target``.
+
+        Args:
+            target: an overload such as ``torch.ops.aten.relu.default``, or a Python function.
+            supports: ``(node, spec)`` gives None, or the reason as a sentence why TensorRT cannot take this node.
+            takes_bytes: whether int8 and uint8 tensors get as far as ``supports``; TensorRT computes on neither.
+            override: whether to replace the converter that ``target`` has.
 
         Raises:
             TypeError: the target is a packet rather than an overload, mutates its input, or the function's
@@ -56,7 +67,10 @@ class Registry:
                     f"{target} already has a converter. Pass override=True to replace it."
                 )
             _check_parameters(target, function)
-            self._converters[target] = Converter(target, function, supports)
+            checks = [supports] if supports else []
+            if not takes_bytes:
+                checks.insert(0, _refuses_bytes)
+            self._converters[target] = Converter(target, function, _all_of(checks))
             return function
 
         return decorate
@@ -73,6 +87,21 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._converters)
+
+
+def _all_of(checks: Sequence[Support]) -> Support:
+    def supports(node: Node, spec: CompileSpec) -> str | None:
+        return next((reason for check in checks if (reason := check(node, spec))), None)
+
+    return supports
+
+
+def _refuses_bytes(node: Node, spec: CompileSpec) -> str | None:
+    for value in (node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)):
+        if isinstance(value, torch.Tensor) and value.dtype in (torch.int8, torch.uint8):
+            dtype = str(value.dtype).removeprefix("torch.")
+            return f"TensorRT only casts, quantizes, and dequantizes {dtype} tensors"
+    return None
 
 
 def _check_target(target: object) -> None:

@@ -5,37 +5,39 @@ from __future__ import annotations
 import torch
 
 from trtcompile._tensorrt import trt
-from trtcompile.conversion.network import ITensor, Network
+from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
 
 aten = torch.ops.aten
 
-# TensorRT's CLIP needs two finite bounds.
-_LOWEST = {torch.float32: -3.4028234663852886e38, torch.float16: -65504.0}
+
+def _activation(net: Network, x: TensorLike, kind: str) -> ITensor:
+    # The dtype is the result's: integers become FP32 first, as in PyTorch.
+    return net.activation(net.tensor(x, net.result_dtypes[0]), getattr(trt.ActivationType, kind))
 
 
 @converter(aten.relu.default)
 def aten_relu(net: Network, self: ITensor) -> ITensor:
     """relu(Tensor self) -> Tensor"""
-    return net.activation(self, trt.ActivationType.RELU)
+    return _activation(net, self, "RELU")
 
 
 @converter(aten.sigmoid.default)
 def aten_sigmoid(net: Network, self: ITensor) -> ITensor:
     """sigmoid(Tensor self) -> Tensor"""
-    return net.activation(self, trt.ActivationType.SIGMOID)
+    return _activation(net, self, "SIGMOID")
 
 
 @converter(aten.tanh.default)
 def aten_tanh(net: Network, self: ITensor) -> ITensor:
     """tanh(Tensor self) -> Tensor"""
-    return net.activation(self, trt.ActivationType.TANH)
+    return _activation(net, self, "TANH")
 
 
 @converter(aten.hardtanh.default)
 def aten_hardtanh(net: Network, self: ITensor, min_val: float, max_val: float) -> ITensor:
     """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"""
-    return net.activation(self, trt.ActivationType.CLIP, float(min_val), float(max_val))
+    return _clamp(net, self, min_val, max_val)
 
 
 @converter(aten.leaky_relu.default)
@@ -47,24 +49,35 @@ def aten_leaky_relu(net: Network, self: ITensor, negative_slope: float) -> ITens
 @converter(aten.clamp.default)
 def aten_clamp(net: Network, self: ITensor, min: float | None, max: float | None) -> ITensor:
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
+    return _clamp(net, self, min, max)
+
+
+def _clamp(net: Network, x: TensorLike, low: float | None, high: float | None) -> ITensor:
     dtype = net.result_dtypes[0]
-    if dtype in _LOWEST:
-        low = _LOWEST[dtype] if min is None else float(min)
-        high = -_LOWEST[dtype] if max is None else float(max)
-        # PyTorch gives max where min > max; CLIP leaves that open.
-        low = high if low > high else low  # noqa: FURB136 (`min` is a parameter here)
-        return net.activation(self, trt.ActivationType.CLIP, low, high)
-    result = net.tensor(self, dtype)
-    if min is not None:
-        result = net.elementwise(result, min, trt.ElementWiseOperation.MAX, dtype)
-    if max is not None:
-        result = net.elementwise(result, max, trt.ElementWiseOperation.MIN, dtype)
+    result = net.tensor(x, dtype)
+    if low is not None and high is not None and _is_finite_in(dtype, low, high):
+        # PyTorch gives the upper bound where they cross; CLIP leaves that open.
+        low, high = float(min(low, high)), float(high)
+        return net.activation(result, trt.ActivationType.CLIP, low, high)
+    if low is not None:
+        result = net.elementwise(result, low, trt.ElementWiseOperation.MAX, dtype)
+    if high is not None:
+        result = net.elementwise(result, high, trt.ElementWiseOperation.MIN, dtype)
     return result
 
 
+def _is_finite_in(dtype: torch.dtype, *values: float) -> bool:
+    """Whether CLIP can take the bounds: it computes on floating point, and ignores bounds that are not finite."""
+    return dtype.is_floating_point and all(abs(v) <= torch.finfo(dtype).max for v in values)
+
+
 def _softmax(net: Network, x: ITensor, dim: int) -> ITensor:
+    rank = net.rank(x)
+    if rank < 2:  # TensorRT's softmax wants two dimensions
+        softmax = _softmax(net, net.expand_rank(x, 2), -1)
+        return net.reshape(softmax, [net.size(x, d) for d in range(rank)])
     layer = net.layer(net.definition.add_softmax(x), "softmax")
-    layer.axes = 1 << (dim % net.rank(x))
+    layer.axes = 1 << (dim % rank)
     return layer.get_output(0)
 
 

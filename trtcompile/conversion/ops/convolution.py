@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
+from trtcompile._tensorrt import trt
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
 from trtcompile.settings import CompileSpec
@@ -15,14 +16,26 @@ aten = torch.ops.aten
 
 
 def supports_convolution(node: Node, spec: CompileSpec) -> str | None:
-    """TensorRT convolves over one (as two), two, or three spatial dimensions of a batched floating-point input."""
-    x, weight = node.args[0], node.args[1]
+    """TensorRT convolves floating point over 1 (as 2), 2, or 3 spatial dimensions, with a constant kernel."""
+    x, weight, bias = node.args[:3]
     rank = _rank(x)
     if rank is None or rank not in (3, 4, 5) or _rank(weight) != rank:
         return f"the input has {rank} dimensions; a batched input with 1 to 3 spatial dimensions is needed"
     if any(not isinstance(value, int) for value in (*node.args[3], *node.args[4], *node.args[5])):  # type: ignore[misc]
         return "stride, padding, or dilation is not a constant"
+    if not node.meta["val"].dtype.is_floating_point:
+        return f"TensorRT convolves floating-point tensors, not {node.meta['val'].dtype}"
+    for name, value in (("weight", weight), ("bias", bias)):
+        if isinstance(value, Node) and not _is_constant(value):
+            return f"the {name} is computed at run time; TensorRT convolves with constants"
     return None
+
+
+def _is_constant(node: Node) -> bool:
+    """Whether the value is known when compiling: a weight, or Q/DQ or a cast of one."""
+    if node.op != "call_function":
+        return node.op == "get_attr"
+    return bool(node.all_input_nodes) and all(map(_is_constant, node.all_input_nodes))
 
 
 def _rank(value: object) -> int | None:
@@ -61,6 +74,12 @@ def aten_convolution(
         kernel, stride, dilation = [*kernel, 1], [*stride, 1], [*dilation, 1]
         padding, output_padding = [*padding, 0], [*output_padding, 0]
     maps = kernel[1] * groups if transposed else kernel[0]
+    # What PyTorch calls output padding is padding that the transposed convolution does not cut off at the end;
+    # where there is not enough of it, zeros are added, and only then the bias.
+    cut = [p - extra for p, extra in zip(padding, output_padding, strict=True)]
+    added, late_bias = [max(0, -size) for size in cut], None
+    if any(added):
+        bias, late_bias = None, bias
     is_constant = isinstance(weight, torch.Tensor)
     kernel_weights = net.weights(weight) if is_constant else net.no_weights()
     bias_weights = net.weights(bias) if isinstance(bias, torch.Tensor) else net.no_weights()
@@ -72,11 +91,15 @@ def aten_convolution(
         layer.set_input(2, bias)
     layer.stride_nd = tuple(stride)
     layer.pre_padding = tuple(padding)
-    # What PyTorch calls output padding is padding that the transposed convolution does not cut off at the end.
-    layer.post_padding = tuple(p - extra for p, extra in zip(padding, output_padding, strict=True))
+    layer.post_padding = tuple(max(0, size) for size in cut)
     layer.dilation_nd = tuple(dilation)
     layer.num_groups = groups
     result = layer.get_output(0)
+    if any(added):
+        result = net.pad(result, [0] * (len(added) + 2), [0, 0, *added])
+    if late_bias is not None:
+        per_channel = net.reshape(net.tensor(late_bias), [1, maps, *[1] * len(added)])
+        result = net.elementwise(result, per_channel, trt.ElementWiseOperation.SUM)
     if spatial == 1:
         result = net.reshape(result, [net.size(result, d) for d in range(3)])
     return result

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.fx import Node
 
 from trtcompile._tensorrt import trt
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
+from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
 
+#: Up to this exponent a power is a product: exact for integers, and defined for negative bases.
+_LARGEST_PRODUCT = 8
+
+
+# TensorRT computes on bools with logical operations only.
+_OF_BOOLS = {"SUM": "OR", "PROD": "AND", "MAX": "OR", "MIN": "AND"}
+
 
 def _arithmetic(net: Network, a: TensorLike, b: TensorLike, operation: str) -> ITensor:
+    """``a op b`` with both as the result's dtype, as PyTorch promotes them."""
     dtype = net.result_dtypes[0]
-    return net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation), dtype)
+    if dtype == torch.bool:
+        operation = _OF_BOOLS[operation]
+    # PyTorch does not round a Python number to FP16: 1e5 would become infinite, and 1e-8 zero.
+    wide = torch.float32 if dtype == torch.float16 and _leaves_fp16((a, b)) else dtype
+    result = net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation), wide)
+    return net.cast(result, dtype)
+
+
+def _leaves_fp16(operands: Sequence[TensorLike]) -> bool:
+    limits = torch.finfo(torch.float16)
+    return any(
+        isinstance(value, (int, float))
+        and math.isfinite(value)
+        and value != 0
+        and not limits.smallest_normal <= abs(value) <= limits.max
+        for value in operands
+    )
 
 
 def _scaled(net: Network, other: TensorLike, alpha: float) -> TensorLike:
@@ -64,7 +91,6 @@ def _binary(operation: str) -> Callable[[Network, TensorLike, TensorLike], ITens
     return convert
 
 
-# (ATen name, overloads, TensorRT operation): the operands take the result's dtype, as PyTorch computes them.
 _PROMOTING: tuple[tuple[Any, str], ...] = (
     (aten.mul.Tensor, "PROD"),
     (aten.mul.Scalar, "PROD"),
@@ -77,19 +103,39 @@ for _target, _operation in _PROMOTING:
     converter(_target)(_binary(_operation))
 
 
-def _power(net: Network, base: TensorLike, exponent: TensorLike) -> ITensor:
-    return _arithmetic(net, base, exponent, "POW")
+def _supports_power(node: Node, spec: CompileSpec) -> str | None:
+    exponent = node.args[1]
+    if node.meta["val"].dtype.is_floating_point or exponent in range(1, _LARGEST_PRODUCT + 1):
+        return None
+    return (
+        f"powers of integers are computed for constant exponents from 1 to {_LARGEST_PRODUCT} only"
+    )
 
 
-@converter(aten.pow.Tensor_Scalar)
+def _product(net: Network, x: ITensor, count: int) -> ITensor:
+    """The product of ``count`` times ``x``, by squaring."""
+    if count == 1:
+        return x
+    half = _product(net, x, count // 2)
+    square = net.elementwise(half, half, trt.ElementWiseOperation.PROD)
+    return net.elementwise(square, x, trt.ElementWiseOperation.PROD) if count % 2 else square
+
+
+@converter(aten.pow.Tensor_Scalar, supports=_supports_power)
 def aten_pow_tensor_scalar(net: Network, self: TensorLike, exponent: float) -> ITensor:
     """pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
-    if exponent == 2:  # exact, and the common case in norms
-        return _arithmetic(net, self, self, "PROD")
-    return _power(net, self, exponent)
+    x = net.tensor(self, net.result_dtypes[0])
+    size = abs(exponent)
+    if size == 0.5:
+        power = net.unary(x, trt.UnaryOperation.SQRT)
+    elif size in range(1, _LARGEST_PRODUCT + 1):
+        power = _product(net, x, int(size))
+    else:
+        return _arithmetic(net, x, exponent, "POW")
+    return net.unary(power, trt.UnaryOperation.RECIP) if exponent < 0 else power
 
 
-@converter(aten.pow.Tensor_Tensor)
+@converter(aten.pow.Tensor_Tensor, supports=_supports_power)
 def aten_pow_tensor_tensor(net: Network, self: TensorLike, exponent: TensorLike) -> ITensor:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
-    return _power(net, self, exponent)
+    return _arithmetic(net, self, exponent, "POW")

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import torch
+from torch.fx import Node
 
 from trtcompile._tensorrt import trt
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
+from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
 
 
-@converter(aten.linear.default)
+def _supports_matmul(node: Node, spec: CompileSpec) -> str | None:
+    dtype = node.meta["val"].dtype
+    return (
+        None if dtype.is_floating_point else f"TensorRT multiplies matrices of floats, not {dtype}"
+    )
+
+
+@converter(aten.linear.default, supports=_supports_matmul)
 def aten_linear(
     net: Network, input: ITensor, weight: TensorLike, bias: TensorLike | None
 ) -> ITensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
-    is_quantized = not isinstance(weight, torch.Tensor)
+    is_quantized = net.is_dequantized(input) and net.is_dequantized(weight)
     if is_quantized and net.rank(input) == 2 and (bias is None or isinstance(bias, torch.Tensor)):
         return _as_convolution(net, input, weight, bias)
-    result = net.matmul(net.tensor(input), net.tensor(weight), transpose_b=True)
-    return result if bias is None else net.elementwise(result, bias, trt.ElementWiseOperation.SUM)
+    x = net.tensor(input)
+    result = net.matmul(x, net.tensor(weight), transpose_b=True)
+    if bias is not None:
+        result = net.elementwise(result, bias, trt.ElementWiseOperation.SUM)
+    # Of a vector, which was multiplied as a matrix of one row, PyTorch makes a vector.
+    return net.reshape(result, [net.size(result, 1)]) if net.rank(x) == 1 else result
 
 
 def _as_convolution(
@@ -39,19 +52,19 @@ def _as_convolution(
     return net.reshape(result, [net.size(result, 0), net.size(result, 1)])
 
 
-@converter(aten.mm.default)
+@converter(aten.mm.default, supports=_supports_matmul)
 def aten_mm(net: Network, self: TensorLike, mat2: TensorLike) -> ITensor:
     """mm(Tensor self, Tensor mat2) -> Tensor"""
     return net.matmul(net.tensor(self), net.tensor(mat2))
 
 
-@converter(aten.bmm.default)
+@converter(aten.bmm.default, supports=_supports_matmul)
 def aten_bmm(net: Network, self: TensorLike, mat2: TensorLike) -> ITensor:
     """bmm(Tensor self, Tensor mat2) -> Tensor"""
     return net.matmul(net.tensor(self), net.tensor(mat2))
 
 
-@converter(aten.addmm.default)
+@converter(aten.addmm.default, supports=_supports_matmul)
 def aten_addmm(
     net: Network, self: TensorLike, mat1: TensorLike, mat2: TensorLike, beta: float, alpha: float
 ) -> ITensor:

@@ -16,9 +16,11 @@ aten = torch.ops.aten
 def _reduce(
     net: Network, x: ITensor, operation: str, dim: Sequence[int] | None, keepdim: bool
 ) -> ITensor:
-    x = net.tensor(x, net.result_dtypes[0])
-    dims = list(range(net.rank(x))) if not dim else list(dim)
-    return net.reduce(x, getattr(trt.ReduceOperation, operation), dims, keepdim)
+    dtype = net.result_dtypes[0]
+    # TensorRT reduces no bools: their maximum is taken as integers.
+    x = net.tensor(x, torch.int32 if dtype == torch.bool else dtype)
+    dims = list(dim) if dim else list(range(net.rank(x)))
+    return net.cast(net.reduce(x, getattr(trt.ReduceOperation, operation), dims, keepdim), dtype)
 
 
 @converter(aten.mean.dim)
@@ -27,6 +29,12 @@ def aten_mean_dim(
 ) -> ITensor:
     """mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return _reduce(net, self, "AVG", dim, keepdim)
+
+
+@converter(aten.mean.default)
+def aten_mean(net: Network, self: ITensor, dtype: torch.dtype | None) -> ITensor:
+    """mean(Tensor self, *, ScalarType? dtype=None) -> Tensor"""
+    return _reduce(net, self, "AVG", None, False)
 
 
 @converter(aten.sum.dim_IntList)

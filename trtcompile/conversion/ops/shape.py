@@ -47,7 +47,8 @@ def aten_transpose(net: Network, self: ITensor, dim0: int, dim1: int) -> ITensor
     """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
     x = net.tensor(self)
     order = list(range(net.rank(x)))
-    order[dim0], order[dim1] = order[dim1], order[dim0]
+    if order:  # of a scalar, dimension 0 is allowed too
+        order[dim0], order[dim1] = order[dim1], order[dim0]
     return net.permute(x, order)
 
 
@@ -60,7 +61,7 @@ def aten_unsqueeze(net: Network, self: ITensor, dim: int) -> ITensor:
 
 def _squeeze(net: Network, x: ITensor, dims: Sequence[int]) -> ITensor:
     rank = net.rank(x)
-    dropped = {d % rank for d in dims if net.dims(x)[d] == 1} if rank else set()
+    dropped = {d % rank for d in dims if net.dims(x)[d] == 1} if rank else set[int]()
     return net.reshape(x, [net.size(x, d) for d in range(rank) if d not in dropped])
 
 
@@ -68,7 +69,8 @@ def _squeezed_sizes_known(node: Node, spec: CompileSpec) -> str | None:
     x, dims = node.args[0], node.args[1]
     value = x.meta.get("val") if isinstance(x, Node) else None
     dims = [dims] if isinstance(dims, int) else dims
-    if value is None or any(not isinstance(value.shape[d], int) for d in dims):  # type: ignore[union-attr]
+    sizes = [] if value is None or value.dim() == 0 else [value.shape[d] for d in dims]  # type: ignore[union-attr]
+    if value is None or any(not isinstance(size, int) for size in sizes):
         return "it squeezes a dimension whose size is only known at run time"
     return None
 
@@ -118,19 +120,13 @@ def aten_slice(
     return _slice(net, x, dim, first, len(range(first, last, step)), step)
 
 
-def _slice(net: Network, x: ITensor, dim: int, start: int, length: int, step: int) -> ITensor:
+def _slice(net: Network, x: ITensor, dim: int, start: int, length: int, step: int = 1) -> ITensor:
+    """``x`` from ``start`` (non-negative) along one dimension."""
     rank = net.rank(x)
     starts, steps = [0] * rank, [1] * rank
     starts[dim], steps[dim] = start, step
-    sizes: list[Any] = [net.size(x, d) for d in range(rank)]
-    sizes[dim] = length
-    known = [size if isinstance(size, int) else 0 for size in sizes]
-    layer = net.layer(
-        net.definition.add_slice(x, tuple(starts), tuple(known), tuple(steps)), "slice"
-    )
-    if any(not isinstance(size, int) for size in sizes):
-        layer.set_input(2, net.shape_tensor(sizes))
-    return layer.get_output(0)
+    sizes = [length if d == dim else net.size(x, d) for d in range(rank)]
+    return net.slice(x, starts, sizes, steps)
 
 
 @converter(aten.select.int, supports=_slice_is_known)
@@ -138,7 +134,7 @@ def aten_select(net: Network, self: ITensor, dim: int, index: int) -> ITensor:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     x = net.tensor(self)
     dim %= net.rank(x)
-    one = _slice(net, x, dim, index % net.dims(x)[dim], 1, 1)
+    one = _slice(net, x, dim, index % net.dims(x)[dim], 1)
     return net.reshape(one, [net.size(one, d) for d in range(net.rank(one)) if d != dim])
 
 
@@ -154,14 +150,18 @@ def aten_clone(net: Network, self: ITensor, memory_format: object) -> ITensor:
     return net.tensor(self)
 
 
-def _known_dtype(node: Node, spec: CompileSpec) -> str | None:
-    value = node.meta.get("val")
-    if isinstance(value, torch.Tensor) and value.device.type not in ("cpu", "cuda"):
+def _supports_cast(node: Node, spec: CompileSpec) -> str | None:
+    (x, *_), value = node.all_input_nodes, node.meta["val"]
+    if value.device.type not in ("cpu", "cuda"):
         return f"it moves the tensor to {value.device}"
+    if torch.int8 in (x.meta["val"].dtype, value.dtype):
+        return "TensorRT has int8 for quantized values only"
+    if value.dtype == torch.uint8 and any(user.op != "output" for user in node.users):
+        return "TensorRT has uint8 for inputs and outputs only"
     return None
 
 
-@converter(aten._to_copy.default, supports=_known_dtype)
+@converter(aten._to_copy.default, supports=_supports_cast, takes_bytes=True)
 def aten__to_copy(
     net: Network,
     self: TensorLike,
@@ -175,6 +175,10 @@ def aten__to_copy(
     """_to_copy(Tensor self, *, dtype=None, layout=None, device=None, ..., memory_format=None) -> Tensor"""
     x = net.tensor(self)
     wanted = net.result_dtypes[0]
+    if (
+        net.dtype_of(x) == torch.uint8 or wanted == torch.uint8
+    ):  # TensorRT wants floats at the other end
+        x = net.cast(x, torch.float32)
     is_truth = wanted == torch.bool and net.dtype_of(x) != torch.bool
     if is_truth:  # a cast to BOOL in TensorRT need not be "unequal to zero"
         zero = net.tensor(0, net.dtype_of(x))

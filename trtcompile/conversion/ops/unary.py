@@ -14,11 +14,16 @@ from trtcompile.conversion.registry import converter
 aten = torch.ops.aten
 
 
+_ROUNDING = ("FLOOR", "CEIL")
+
+
 def _unary(operation: str) -> Callable[[Network, ITensor], ITensor]:
     def convert(net: Network, self: ITensor) -> ITensor:
-        return net.unary(
-            net.tensor(self, net.result_dtypes[0]), getattr(trt.UnaryOperation, operation)
-        )
+        dtype = net.result_dtypes[0]
+        x = net.tensor(self, dtype)
+        if dtype == torch.bool or (not dtype.is_floating_point and operation in _ROUNDING):
+            return x  # what is whole stays as it is, and TensorRT rounds floating point only
+        return net.unary(x, getattr(trt.UnaryOperation, operation))
 
     return convert
 
