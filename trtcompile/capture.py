@@ -204,13 +204,13 @@ def _export(
         return torch.export.export(model, examples, strict=False)
     groups = list(range(count))
     try:
-        shapes = _dynamic_shapes(arguments, groups)
+        shapes = _dynamic_shapes(model, arguments, groups)
         return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
     except Exception:
         groups = _equal_sizes(model, examples, arguments)
         if len(set(groups)) == count:
             raise
-    shapes = _dynamic_shapes(arguments, groups)
+    shapes = _dynamic_shapes(model, arguments, groups)
     return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
 
 
@@ -222,10 +222,11 @@ def _equal_sizes(
     Raises:
         UnsupportedGraphError: sizes that must be equal have different ranges.
     """
-    automatic = pytree.tree_map(
+    shapes = pytree.tree_map(
         lambda spec: dict.fromkeys(spec.dynamic_dims, torch.export.Dim.AUTO), arguments
     )
-    program = torch.export.export(model, examples, dynamic_shapes=automatic, strict=False)
+    shapes = _by_parameter(model, shapes)
+    program = torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
     names = set(program.graph_signature.user_inputs)
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
     groups: dict[str, int] = {}
@@ -247,7 +248,9 @@ def _equal_sizes(
     return result
 
 
-def _dynamic_shapes(arguments: tuple[Any, ...], groups: Sequence[int]) -> Any:
+def _dynamic_shapes(
+    model: nn.Module, arguments: tuple[Any, ...], groups: Sequence[int]
+) -> dict[str, Any]:
     remaining = iter(groups)
     dims: dict[int, Any] = {}
 
@@ -261,7 +264,12 @@ def _dynamic_shapes(arguments: tuple[Any, ...], groups: Sequence[int]) -> Any:
             result[d] = dims[group]
         return result
 
-    return pytree.tree_map(of_input, arguments)
+    return _by_parameter(model, pytree.tree_map(of_input, arguments))
+
+
+def _by_parameter(model: nn.Module, shapes: tuple[Any, ...]) -> dict[str, Any]:
+    """Dynamic shapes in the form that torch.export wants where ``forward`` takes ``*args``."""
+    return inspect.signature(model.forward).bind(*shapes).arguments
 
 
 def _decompositions(undecomposed: Collection[Any]) -> Any:

@@ -122,7 +122,7 @@ class _Layout:
             tensor = _as_tensor(value, leaf, f"{where} has a {type(value).__name__} for {name}")
             if self.batched[position] and tensor.dim() == len(leaf.opt_shape) - 1:
                 tensor = tensor.unsqueeze(0)
-            self._check(tensor, position, f"{where} has for {name}")
+            self._check(tensor, position, where)
             if self.batched[position]:
                 rows = tensor.shape[0] if rows is None else rows
                 if tensor.shape[0] != rows:
@@ -163,7 +163,7 @@ class _Layout:
             )
         return [batch[name] for name in found]
 
-    def _check(self, tensor: Tensor, position: int, subject: str) -> None:
+    def _check(self, tensor: Tensor, position: int, where: str) -> None:
         leaf = self.inputs[position]
         batched = self.batched[position]
         wanted, shape = leaf.opt_shape, tuple(tensor.shape)
@@ -178,7 +178,8 @@ class _Layout:
             dtype = str(tensor.dtype).removeprefix("torch.")
             free = " with any number of samples" if batched else ""
             raise CalibrationError(
-                f"{subject} {list(shape)} {dtype}, but the model takes {leaf.describe()}{free}. "
+                f"{where} has {list(shape)} {dtype} for {self._name(position)}, but the model takes "
+                f"{leaf.describe()}{free}. "
                 "Convert the samples in the dataset, or change the Input."
             )
 
