@@ -90,8 +90,9 @@ def randomize(model: nn.Module, seed: int) -> None:
     residual branches multiplied by 0: dropping any of them would change nothing.
 
     Weights of convolutions and linear layers are normal with the deviation of He et al. (2015),
-    norm weights have magnitudes from 0.5 to 1.5 and both signs, biases and running means are
-    normal, running variances lie from 0.5 to 1.5.
+    norm weights have magnitudes from 0.5 to 1.5 and both signs, norm biases lie from 0 to 1.5 (an
+    offset lets more of the signal through a ReLU), other biases and running means are normal,
+    running variances lie from 0.5 to 1.5.
 
     Raises:
         ValueError: a parameter or buffer belongs to a kind of layer not named above.

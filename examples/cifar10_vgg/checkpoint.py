@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ def save_checkpoint(path: str | Path, model: VGG16, metadata: Metadata) -> None:
     unfinished = path.with_name(path.name + ".part")
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     torch.save({"state_dict": weights, "metadata": metadata}, unfinished)
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def load_checkpoint(path: str | Path) -> tuple[VGG16, Metadata]:

@@ -227,3 +227,16 @@ def calibration_subset(
     order = torch.randperm(len(train_dataset), generator=generator)
     indices = sorted(order[:count].tolist())
     return Subset(train_dataset, indices), indices
+
+
+def require_disjoint(chosen: Subset[tuple[torch.Tensor, int]], test: ImageDataset) -> None:
+    """Raise ValueError if an image of `chosen` was made from the same original as a test image."""
+    train = chosen.dataset
+    if not isinstance(train, ImageDataset):
+        raise TypeError(f"The subset is of a {type(train).__name__}. Choose from an ImageDataset.")
+    shared = set(train.sources[list(chosen.indices)].tolist()) & set(test.sources.tolist())
+    if shared:
+        raise ValueError(
+            f"{len(shared)} calibration images are also test images, such as number {min(shared)}. "
+            "Choose calibration images from the training split."
+        )

@@ -25,12 +25,10 @@ def train(
     lr: float,
     device: torch.device,
 ) -> None:
-    """Train in place with SGD (Nesterov) under a one-cycle learning rate that peaks at `lr`."""
+    """Train in place with AdamW under a one-cycle learning rate that peaks at `lr`."""
     loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True)
     model.to(device).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=epochs * len(loader)
     )
@@ -64,15 +62,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--data", choices=["cifar10", "digits"], default="cifar10")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="holds CIFAR-10")
     parser.add_argument("--width", type=float, default=1.0, help="multiplier of all channels")
-    parser.add_argument("--epochs", type=int, default=None, help="digits: 5, cifar10: 100")
+    parser.add_argument("--epochs", type=int, default=None, help="digits: 8, cifar10: 100")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.05, help="peak learning rate")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", type=Path, default=Path("demo_output/vgg16.pt"))
+    parser.add_argument("--output", type=Path, default=Path("build/demo/vgg16.pt"))
     options = parser.parse_args(arguments)
     if options.epochs is None:
-        options.epochs = {"digits": 5, "cifar10": 100}[options.data]
+        options.epochs = {"digits": 8, "cifar10": 100}[options.data]
     return options
 
 

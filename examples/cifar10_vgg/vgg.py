@@ -29,7 +29,7 @@ class VGG16(nn.Module):
         input ``[N, 3, 32, 32]`` float32, output ``[N, num_classes]`` logits.
     """
 
-    def __init__(self, width: float = 1.0, num_classes: int = 10, dropout: float = 0.5) -> None:
+    def __init__(self, width: float = 1.0, num_classes: int = 10, dropout: float = 0.2) -> None:
         super().__init__()
         if not width > 0:
             raise ValueError(f"width is {width}. Give a number above 0, such as 1.0 or 0.25.")
@@ -58,11 +58,6 @@ class VGG16(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(units, num_classes),
         )
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.avgpool(self.features(x))

@@ -52,11 +52,11 @@ class TestGraph:
             def forward(self, x: dict[str, Any], y: list[torch.Tensor]) -> dict[str, Any]:
                 return {"sum": x["a"] + y[0], "rest": (x["b"] * y[1], None, 3)}
 
-        graph = captured(Nested(), {"a": (2,), "b": (3,)}, [Input((2,)), (3,)])
+        graph = captured(Nested().eval(), {"a": (2,), "b": (3,)}, [Input((2,)), (3,)])
         placeholders = [n for n in graph.graph_module.graph.nodes if n.op == "placeholder"]
         assert [tuple(n.meta["val"].shape) for n in placeholders] == [(2,), (3,), (2,), (3,)]
         a, b, c, d = (torch.randn(s) for s in (2, 3, 2, 3))
-        outputs = graph.graph_module(a, b, c, d)
+        outputs = torch.fx.Interpreter(graph.graph_module).run(a, b, c, d)
         structured = torch.utils._pytree.tree_unflatten(list(outputs), graph.out_spec)
         assert torch.equal(structured["sum"], a + c)
         assert torch.equal(structured["rest"][0], b * d)
@@ -163,16 +163,15 @@ class TestRefused:
 
     def test_too_many_inputs(self) -> None:
         with pytest.raises(SettingsError, match=r"inputs has 2 entries, and the model is forward\(input"):
-            captured(nn.ReLU(), (1,), (1,))
+            captured(nn.ReLU().eval(), (1,), (1,))
 
     def test_too_few_inputs(self) -> None:
         with pytest.raises(SettingsError, match="missing a required argument: 'y'"):
             captured(Adds(), (1,))
 
     def test_data_dependent_code(self) -> None:
-        with pytest.raises(UnsupportedGraphError, match="cannot trace the model.*torch.compile") as e:
+        with pytest.raises(UnsupportedGraphError, match="(?s)cannot trace.*data-dependent.*torch.compile"):
             captured(Function(lambda x: x + 1 if x.sum() > 0 else x), (3,))
-        assert "\n" in str(e.value)
 
     def test_the_model_itself_fails(self) -> None:
         with pytest.raises(UnsupportedGraphError, match="no kernel for that"):

@@ -14,6 +14,7 @@ from trtcompile.lowering.fold_batch_norm import BATCH_NORM, fold_batch_norm
 from trtcompile.lowering.fold_constants import fold_constants
 from trtcompile.lowering.name_tensors import name_tensors
 from trtcompile.lowering.remove_no_ops import remove_no_ops
+from trtcompile.lowering.reshape_views import reshape_views
 from trtcompile.lowering.retarget import retarget
 from trtcompile.settings import CompileSpec
 
@@ -21,9 +22,10 @@ _log = logging.getLogger(__name__)
 
 LoweringPass = Callable[[GraphModule, CompileSpec], int]
 
-#: In this order: no-ops hide patterns, so they go first; names come last, when the graph is settled.
+#: In this order: no-ops hide patterns, so they go early; names come last, when the graph is settled.
 PIPELINE: tuple[LoweringPass, ...] = (
     retarget,  # lowering computes with constants, which are on the CPU
+    reshape_views,  # copies that views need are no-ops
     remove_no_ops,
     fold_constants,  # weights computed from weights become constants that batch norm can be folded into
     fold_batch_norm,

@@ -43,7 +43,6 @@ CASES = [
     ),
     *(case(target, "signed_integers", _ALL[target], integers(2, 3)) for target in _KEEPING_INTEGERS),
     case(aten.abs.default, "int32", torch.abs, integers(9, dtype=torch.int32)),
-    case(aten.abs.default, "bool", torch.abs, floats(9) > 0),
     case(aten.floor.default, "ties", torch.floor, HALVES),
     case(aten.ceil.default, "ties", torch.ceil, HALVES),
     case(aten.reciprocal.default, "zeros", torch.reciprocal, torch.tensor([0.0, -0.0, 2.0])),

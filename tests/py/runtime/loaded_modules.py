@@ -24,6 +24,8 @@ def assert_same(loaded: TRTModule, original: TRTModule) -> None:
         dataclasses.asdict(e) for e in original.engines
     ]
     assert loaded.engines == original.engines
+    for old, new in zip(original.engine_modules, loaded.engine_modules, strict=True):
+        assert (new._gpu_id, new._use_cuda_graphs) == (old._gpu_id, old._use_cuda_graphs)
     assert loaded.executor.code == original.executor.code
     for old, new in zip(original.executor.graph.nodes, loaded.executor.graph.nodes, strict=True):
         assert (old.op, old.name, old.target) == (new.op, new.name, new.target)

@@ -21,7 +21,7 @@ def _unary(operation: str) -> Callable[[Network, ITensor], ITensor]:
     def convert(net: Network, self: ITensor) -> ITensor:
         dtype = net.result_dtypes[0]
         x = net.tensor(self, dtype)
-        if dtype == torch.bool or (not dtype.is_floating_point and operation in _ROUNDING):
+        if not dtype.is_floating_point and operation in _ROUNDING:
             return x  # what is whole stays as it is, and TensorRT rounds floating point only
         return net.unary(x, getattr(trt.UnaryOperation, operation))
 

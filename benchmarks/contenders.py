@@ -1,0 +1,123 @@
+"""The sides of a comparison: each builds a serialized engine of the same model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from models import Workload
+from onnx_route import build_route
+from stages import BUILDER, timed_stages
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import trtcompile
+from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
+
+Simulation = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Built:
+    """One build.
+
+    Attributes:
+        plan: the serialized engine.
+        seconds: from the PyTorch model to the plan, calibration included.
+        stages: seconds of its parts; ``before_builder`` is everything but NVIDIA's builder.
+        simulation: the lowered graph in PyTorch, on the CPU; None for the route.
+    """
+
+    plan: bytes
+    seconds: float
+    stages: dict[str, float]
+    simulation: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A side.
+
+    Attributes:
+        name: its key in result files.
+        description: what it is, for readers.
+        minimum_sqnr_db: what its outputs must reach against the simulation, or against eager FP32
+            where there is none: far above what a wrong scale or a missing layer gives, and below
+            what 50 layers of random weights leave of the precision.
+        build: makes an engine for the workload; its second argument is the model on the GPU.
+    """
+
+    name: str
+    description: str
+    minimum_sqnr_db: float
+    build: Callable[[Workload, nn.Module], Built]
+
+
+def build_ours(workload: Workload, precisions: set[torch.dtype], device: Any = "cuda:0") -> Built:
+    """Compiles with trtcompile, by default for the GPU of this machine."""
+    options: dict[str, Any] = {}
+    if torch.int8 in precisions:
+        loader = DataLoader(TensorDataset(workload.calibration), batch_size=workload.batch)
+        algorithm = CalibrationAlgo.ENTROPY_CALIBRATION_2
+        options["calibrator"] = DataLoaderCalibrator(loader, algo_type=algorithm, progress=False)
+    with timed_stages() as stages:
+        start = time.perf_counter()
+        compiled = trtcompile.compile(
+            workload.model,
+            [trtcompile.Input(workload.input_shape)],
+            enabled_precisions=precisions,
+            device=device,
+            require_full_compilation=True,
+            **options,
+        )
+        seconds = time.perf_counter() - start
+    (engine,) = compiled.engines
+    stages = {**stages, "before_builder": seconds - stages[BUILDER]}
+    return Built(engine.plan, seconds, stages, compiled.lowered)
+
+
+def build_onnx(workload: Workload, on_gpu: nn.Module, *, int8: bool) -> Built:
+    """Goes through ONNX, with the FP16 flag, and with the INT8 flag and calibrator if asked for."""
+    device = next(on_gpu.parameters()).device
+    start = time.perf_counter()
+    batches = [b.to(device) for b in workload.calibration.split(workload.batch)] if int8 else []
+    example = workload.evaluation[: workload.batch].to(device)
+    route = build_route(on_gpu, example, fp16=True, int8=int8, batches=batches)
+    seconds = time.perf_counter() - start
+    # The builder calibrates by itself, so only what is in front of it can be told apart.
+    stages = {**route.stages, "before_builder": seconds - route.stages["build"]}
+    return Built(route.plan, seconds, stages, None)
+
+
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender(
+            "ours-int8",
+            "trtcompile {float, half, int8}, strongly typed, entropy calibration in PyTorch",
+            6.0,
+            lambda workload, _: build_ours(workload, {torch.float, torch.half, torch.int8}),
+        ),
+        Contender(
+            "ours-fp16",
+            "trtcompile {float, half}, strongly typed",
+            20.0,
+            lambda workload, _: build_ours(workload, {torch.float, torch.half}),
+        ),
+        Contender(
+            "onnx-int8",
+            "ONNX -> TensorRT, weakly typed, flags INT8 and FP16, native entropy calibrator 2",
+            1.0,
+            lambda workload, on_gpu: build_onnx(workload, on_gpu, int8=True),
+        ),
+        Contender(
+            "onnx-fp16",
+            "ONNX -> TensorRT, weakly typed, flag FP16",
+            20.0,
+            lambda workload, on_gpu: build_onnx(workload, on_gpu, int8=False),
+        ),
+    )
+}

@@ -1,0 +1,181 @@
+"""The reference: PyTorch -> ONNX -> TensorRT's parser -> weakly typed network, native calibrators.
+
+It needs a TensorRT 10: weak typing and calibrators are gone from TensorRT 11 and TensorRT-RTX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from trtcompile import _tensorrt
+
+OPSET = 17
+INPUT_NAME, OUTPUT_NAME = "input", "output"
+#: Native calibrators, by the names that result files use.
+CALIBRATORS = {"entropy2": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
+
+
+class RouteError(RuntimeError):
+    """The route is not available with this TensorRT, or a step of it failed."""
+
+
+@dataclass(frozen=True)
+class RouteBuild:
+    """What the route made.
+
+    Attributes:
+        plan: the serialized engine.
+        stages: seconds of ``export``, ``parse``, and ``build``, and, as a part of ``build``, of
+            ``calibrate``: from the first batch asked for to the finished table.
+        calibration_cache: TensorRT's calibration cache as text; None without INT8.
+    """
+
+    plan: bytes
+    stages: dict[str, float]
+    calibration_cache: str | None
+
+
+def export_onnx(model: nn.Module, example: torch.Tensor) -> bytes:
+    """The ONNX file of a model in eval mode for the example's shape."""
+    file = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # The route is defined with the exporter that most users of TensorRT 10 have used.
+        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export.*")
+        torch.onnx.export(
+            model,
+            (example,),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+        )
+    return file.getvalue()
+
+
+def build_route(
+    model: nn.Module,
+    example: torch.Tensor,
+    *,
+    fp16: bool,
+    int8: bool,
+    batches: Sequence[torch.Tensor] = (),
+    algorithm: str = "entropy2",
+    optimization_level: int | None = None,
+) -> RouteBuild:
+    """Builds a weakly typed engine with FP32 bindings.
+
+    Args:
+        model: in eval mode, on the device of ``example``.
+        example: one float32 batch on the GPU.
+        fp16: sets the FP16 flag.
+        int8: sets the INT8 flag and calibrates.
+        batches: float32 calibration batches on the GPU, of the example's shape.
+        algorithm: a key of ``CALIBRATORS``.
+        optimization_level: builder effort; None for TensorRT's default.
+
+    Raises:
+        RouteError: this TensorRT has no weak typing or calibrators, or refused a step.
+    """
+    flavour = _tensorrt.load()
+    trt = flavour.trt
+    if not (flavour.has_native_calibrators and hasattr(trt.BuilderFlag, "INT8")):
+        raise RouteError(f"{flavour} has no weak typing and no calibrators. Use TensorRT 10.")
+    clock = _Stages()
+    with clock.stage("export"):
+        onnx_file = export_onnx(model, example)
+    logger = _tensorrt.new_logger()
+    builder = trt.Builder(logger)
+    with clock.stage("parse"):
+        network, parser = parse(builder, onnx_file, logger)
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # as trtcompile's engines
+    if optimization_level is not None:
+        config.builder_optimization_level = optimization_level
+    calibrator = None
+    if fp16:
+        config.set_flag(trt.BuilderFlag.FP16)
+    if int8:
+        config.set_flag(trt.BuilderFlag.INT8)
+        calibrator = native_calibrator(getattr(trt, CALIBRATORS[algorithm]), batches)
+        config.int8_calibrator = calibrator
+    torch.cuda.synchronize()  # TensorRT reads the batches on a stream of its own
+    with clock.stage("build"):
+        plan = builder.build_serialized_network(network, config)
+    del parser
+    if plan is None:
+        raise RouteError(f"{flavour} could not build the network: {'; '.join(logger.lines)}")
+    if calibrator is not None:
+        if calibrator.cache is None:
+            raise RouteError(f"{flavour} did not calibrate: {'; '.join(logger.lines)}")
+        clock.seconds["calibrate"] = calibrator.finished - calibrator.started
+    cache = None if calibrator is None else calibrator.cache.decode()
+    return RouteBuild(bytes(plan), clock.seconds, cache)
+
+
+def parse(builder: Any, onnx_file: bytes, logger: Any) -> tuple[Any, Any]:
+    """Reads an ONNX file into a network with default flags: weakly typed where there is weak typing.
+
+    Returns:
+        The network definition, and the parser, which owns weights that the build reads.
+
+    Raises:
+        RouteError: the parser refused the file.
+    """
+    trt = _tensorrt.load().trt
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx_file):
+        errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise RouteError(f"TensorRT's ONNX parser refused the file: {'; '.join(errors)}")
+    return network, parser
+
+
+def native_calibrator(base: Any, batches: Sequence[torch.Tensor]) -> Any:
+    """A calibrator of TensorRT's class ``base`` that hands out batches by their device pointers."""
+
+    class BatchCalibrator(base):
+        def __init__(self) -> None:
+            base.__init__(self)  # not super(): TensorRT's classes demand it so
+            self.cache: bytes | None = None
+            self.started = self.finished = 0.0
+            self._remaining = iter(batches)
+
+        def get_batch_size(self) -> int:
+            return int(batches[0].shape[0])
+
+        def get_batch(self, names: Sequence[str]) -> list[int] | None:
+            self.started = self.started or time.perf_counter()
+            batch = next(self._remaining, None)
+            return None if batch is None else [batch.data_ptr()]
+
+        def read_calibration_cache(self) -> None:
+            return None
+
+        def write_calibration_cache(self, cache: Any) -> None:
+            self.cache = bytes(cache)
+            self.finished = time.perf_counter()
+
+    if not batches or any(b.dtype != torch.float32 or not b.is_contiguous() for b in batches):
+        raise ValueError("calibration needs contiguous float32 batches.")
+    return BatchCalibrator()
+
+
+@dataclass
+class _Stages:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
