@@ -37,7 +37,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     defaults = Settings()
-    parser.add_argument("--summarize", nargs="+", type=Path, metavar="FILE", help="print the table of result files")
+    parser.add_argument(
+        "--summarize", nargs="+", type=Path, metavar="FILE", help="print the table of result files"
+    )
     parser.add_argument("--model", choices=list(IMAGE_SIZE))
     parser.add_argument("--batch", type=_positive, nargs="+", default=[1], help="one row each")
     parser.add_argument(
@@ -50,7 +52,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--builds", type=_positive, default=defaults.builds)
     parser.add_argument("--rounds", type=_positive, default=defaults.rounds)
     parser.add_argument("--seconds-per-turn", type=float, default=defaults.seconds_per_turn)
-    parser.add_argument("--images", type=_positive, default=64, help="to calibrate, and to check outputs with")
+    parser.add_argument(
+        "--images", type=_positive, default=64, help="to calibrate, and to check outputs with"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--time-limit",
@@ -90,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.summarize is not None:
         return summarize(options.summarize)
     if not torch.cuda.is_available():
-        sys.exit("This benchmark runs engines: it needs an NVIDIA GPU and a TensorRT that runs on it.")
+        sys.exit(
+            "This benchmark runs engines: it needs an NVIDIA GPU and a TensorRT that runs on it."
+        )
     start = time.monotonic()
     # The reference in FP32, not in TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import time
 import traceback
@@ -118,11 +119,16 @@ class Row:
         longest = max((build["seconds"] for build in entry["builds"]), default=0.0)
         if longest > LONG_BUILD_SECONDS:
             return False
-        enough = self._seconds_left is None or self._seconds_left() > 1.2 * longest
-        if not enough:
-            note = f"build {number} left out: the time limit leaves no {longest:.0f} s for it"
-            entry["notes"].append(note)
-        return enough
+        if self._seconds_left is None or self._seconds_left() > 1.2 * longest + self._turns_seconds:
+            return True
+        needed = f"{longest:.0f} s for it" if longest else "time for it"
+        entry["notes"].append(f"build {number} left out: the time limit leaves no {needed}")
+        return False
+
+    @property
+    def _turns_seconds(self) -> float:
+        settings = self._settings
+        return settings.rounds * len(self._contenders) * settings.seconds_per_turn
 
     def _build(self, contender: Contender, number: int, reference: torch.Tensor) -> bool:
         entry = self.result["contenders"][contender.name]
@@ -200,6 +206,4 @@ class Row:
 
 
 def _copy_to(model: nn.Module, device: str) -> nn.Module:
-    import copy
-
     return copy.deepcopy(model).to(device).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Mapping
@@ -98,7 +99,9 @@ class PlanRunner:
         inputs, outputs = buffers[trt.TensorIOMode.INPUT], buffers[trt.TensorIOMode.OUTPUT]
         if len(inputs) != 1 or len(outputs) != 1 or inputs[0].shape != example.shape:
             shapes = [list(buffer.shape) for buffer in (*inputs, *outputs)]
-            raise ValueError(f"the bindings {shapes} are not an input {list(example.shape)} and an output.")
+            raise ValueError(
+                f"the bindings {shapes} are not an input {list(example.shape)} and an output."
+            )
         inputs[0].copy_(example)
         return inputs[0], outputs[0]
 
@@ -138,8 +141,8 @@ class PlanRunner:
                     self._graph.replay()
                 event.record()
         events[-1].synchronize()
-        gaps = zip(events, events[1:], strict=False)
-        device_ms = [before.elapsed_time(after) / replays for before, after in gaps]
+        pairs = itertools.pairwise(events)
+        device_ms = [before.elapsed_time(after) / replays for before, after in pairs]
         return Sample(device_ms, host_ms)
 
 

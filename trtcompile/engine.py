@@ -12,11 +12,11 @@ import torch
 
 from trtcompile import _tensorrt
 from trtcompile._tensorrt import Flavour, trt
+from trtcompile.atomic_files import replace_files
 from trtcompile.conversion.interpreter import NetworkDefinition
 from trtcompile.conversion.network import torch_dtype
 from trtcompile.errors import EngineBuildError, SettingsError
 from trtcompile.partition.shapes import ShapeRange
-from trtcompile.ptq.replace_files import replace_files
 from trtcompile.settings import CompileSpec
 
 

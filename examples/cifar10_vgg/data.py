@@ -190,10 +190,10 @@ def _draw(glyphs: torch.Tensor, generator: torch.Generator, augment: bool = Fals
 
 def _colour_pairs(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Pairs of random colours ``[count, 3, 1, 1]`` that differ in brightness."""
-    candidates = _uniform((count, 64, 2, 3), 0.0, 1.0, generator)
+    candidates = _uniform((count, 256, 2, 3), 0.0, 1.0, generator)
     brightness = candidates.mean(dim=3)
     contrast = (brightness[:, :, 0] - brightness[:, :, 1]).abs()
-    # The first pair with enough contrast; 64 draws practically always hold one.
+    # The first pair with enough contrast, which about one in seven has.
     chosen = (contrast >= MIN_CONTRAST).int().argmax(dim=1)
     pairs = candidates[torch.arange(count), chosen]
     return pairs[:, 0, :, None, None], pairs[:, 1, :, None, None]

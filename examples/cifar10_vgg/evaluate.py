@@ -1,4 +1,4 @@
-"""Predictions and latency of anything that maps a batch of images to logits."""
+"""Logits, accuracy and latency of anything that maps a batch of images to logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Classifier = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.no_grad()
-def predict(
+def classify_all(
     classify: Classifier,
     dataset: Dataset[tuple[torch.Tensor, int]],
     *,
@@ -23,25 +23,36 @@ def predict(
     """Run `classify` over a data set in batches of exactly `batch_size`.
 
     An engine may take one batch size only, so the last batch is filled up with copies of its
-    last image, whose predictions are left out.
+    last image, whose logits are left out.
 
     Returns:
-        Predicted and true classes, int64 ``[len(dataset)]`` each, on the CPU.
+        Logits, float32 ``[len(dataset), classes]``, and true classes, int64 ``[len(dataset)]``,
+        on the CPU.
     """
-    predicted, true = [], []
+    all_logits, all_labels = [], []
     for images, labels in DataLoader(dataset, batch_size=batch_size):
         missing = batch_size - len(images)
         if missing:
             images = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
         logits = classify(images.to(device))
-        predicted.append(logits[: len(labels)].argmax(dim=1).cpu())
-        true.append(labels)
-    return torch.cat(predicted), torch.cat(true)
+        all_logits.append(logits[: len(labels)].float().cpu())
+        all_labels.append(labels)
+    return torch.cat(all_logits), torch.cat(all_labels)
 
 
-def accuracy(predicted: torch.Tensor, true: torch.Tensor) -> float:
-    """Share of equal entries, from 0 to 1."""
-    return (predicted == true).float().mean().item()
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of rows whose largest logit is the label's, from 0 to 1."""
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def signal_to_noise_db(reference: torch.Tensor, logits: torch.Tensor) -> float:
+    """How far logits are from a reference: 20 dB means a tenth of the reference's spread.
+
+    The spread is that across images, each class's mean taken out: a constant output scores 0.
+    """
+    reference, logits = reference.double(), logits.double()
+    spread = (reference - reference.mean(dim=0)).square().mean()
+    return 10 * torch.log10(spread / (logits - reference).square().mean()).item()
 
 
 @torch.no_grad()

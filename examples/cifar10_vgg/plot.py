@@ -24,7 +24,7 @@ def plot_scales(
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     names = list(entropy)
     rows = range(len(names))
@@ -44,6 +44,9 @@ def plot_scales(
         values = [scales[name] for name in names]
         axes.scatter(values, rows, s=46, color=colour, label=label, zorder=2)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_yticks(rows, names, family="monospace", fontsize=9)
     axes.invert_yaxis()  # the network's input on top
     axes.set_xlabel("scale: the value of one INT8 step (log)", color=TEXT_COLOUR)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from checkpoint import load_checkpoint
-from data import MAX_CALIBRATION_IMAGES, Splits, calibration_subset, load, require_disjoint
-from evaluate import accuracy, median_latency_ms, predict
+from data import (
+    MAX_CALIBRATION_IMAGES,
+    DatasetMissingError,
+    ImageDataset,
+    Splits,
+    calibration_subset,
+    load,
+    require_disjoint,
+)
+from evaluate import classify_all, median_latency_ms, signal_to_noise_db
 from plot import plot_scales
 from torch.utils.data import DataLoader
 from vgg import VGG16
@@ -20,6 +29,10 @@ from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 
 CPU = torch.device("cpu")
 DEFAULT_COMPUTE_CAPABILITY = "8.9"
+ENGINE_FILE = "vgg16_int8.trtc"
+CACHE_FILE = "calibration.cache"
+INDICES_FILE = "calibration_indices.json"
+PICTURE_FILE = "scales.png"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,18 +66,18 @@ def choose_target(compute_capability: str | None) -> tuple[trtcompile.Device, se
 
 
 def make_calibrator(
-    splits: Splits, options: argparse.Namespace
+    splits: Splits, *, count: int, seed: int, output: Path
 ) -> tuple[DataLoaderCalibrator, int]:
-    """A calibrator over training images, whose indices it saves, and how many there are."""
+    """A calibrator over training images, and how many; saves their indices."""
     subset, indices = calibration_subset(
-        splits.plain_train, min(options.calibration_images, len(splits.plain_train)), options.seed
+        splits.plain_train, min(count, len(splits.plain_train)), seed
     )
     require_disjoint(subset, splits.test)
-    chosen = {"split": "train", "seed": options.seed, "indices": indices}
-    (options.output / "calibration_indices.json").write_text(json.dumps(chosen) + "\n")
+    record = {"split": "train", "seed": seed, "indices": indices}
+    (output / INDICES_FILE).write_text(json.dumps(record) + "\n")
     calibrator = DataLoaderCalibrator(
         DataLoader(subset, batch_size=64),
-        cache_file=options.output / "calibration.cache",
+        cache_file=output / CACHE_FILE,
         use_cache=False,
         algo_type=CalibrationAlgo.ENTROPY_CALIBRATION_2,
     )
@@ -75,34 +88,38 @@ def compare(
     model: VGG16,
     fp32: trtcompile.TRTModule,
     int8: trtcompile.TRTModule,
-    splits: Splits,
+    test: ImageDataset,
     batch_size: int,
 ) -> list[tuple[str, str]]:
     """Rows of the closing table: what was measured, or why it was not."""
-    total = len(splits.test)
+    total = len(test)
 
-    def share(predicted: torch.Tensor, true: torch.Tensor) -> str:
-        correct = int((predicted == true).sum())
-        return f"{100 * accuracy(predicted, true):.2f} % ({correct} of {total})"
+    def share(correct: torch.Tensor) -> str:
+        count = int(correct.sum())
+        return f"{100 * count / total:.2f} % ({count} of {total})"
 
-    eager, true = predict(model, splits.test, batch_size=batch_size, device=CPU)
-    simulated, _ = predict(int8.lowered, splits.test, batch_size=batch_size, device=CPU)
-    lost = int(((eager == true) & (simulated != true)).sum())
-    gained = int(((eager != true) & (simulated == true)).sum())
+    eager, labels = classify_all(model, test, batch_size=batch_size, device=CPU)
+    simulated, _ = classify_all(int8.lowered, test, batch_size=batch_size, device=CPU)
+    right_in_fp32 = eager.argmax(dim=1) == labels
+    right_in_int8 = simulated.argmax(dim=1) == labels
     rows = [
-        ("FP32 accuracy", share(eager, true)),
-        ("INT8 simulation accuracy", share(simulated, true)),
-        ("  right in FP32, wrong in INT8", str(lost)),
-        ("  wrong in FP32, right in INT8", str(gained)),
+        ("FP32 accuracy", share(right_in_fp32)),
+        ("INT8 simulation accuracy", share(right_in_int8)),
+        ("  right in FP32, wrong in INT8", str(int((right_in_fp32 & ~right_in_int8).sum()))),
+        ("  wrong in FP32, right in INT8", str(int((~right_in_fp32 & right_in_int8).sum()))),
+        ("  signal to noise of its logits", f"{signal_to_noise_db(eager, simulated):.1f} dB"),
     ]
     if int8.runnable is None:
         device = int8.spec.device.torch_device
-        executed, _ = predict(int8, splits.test, batch_size=batch_size, device=device)
-        images = torch.stack([splits.test[i % total][0] for i in range(batch_size)]).to(device)
+        executed, _ = classify_all(int8, test, batch_size=batch_size, device=device)
+        images = torch.stack([test[index % total][0] for index in range(batch_size)]).to(device)
         model = model.to(device)
         rows += [
-            ("INT8 engine accuracy", share(executed, true)),
-            ("  same class as the simulation", share(executed, simulated)),
+            ("INT8 engine accuracy", share(executed.argmax(dim=1) == labels)),
+            (
+                "  same class as simulation",
+                share(executed.argmax(dim=1) == simulated.argmax(dim=1)),
+            ),
             (f"PyTorch FP32, batch {batch_size}", f"{median_latency_ms(model, images):.3f} ms"),
             (f"FP32 engine, batch {batch_size}", f"{median_latency_ms(fp32, images):.3f} ms"),
             (f"INT8 engine, batch {batch_size}", f"{median_latency_ms(int8, images):.3f} ms"),
@@ -110,7 +127,7 @@ def compare(
     else:
         rows += [
             ("INT8 engine accuracy", f"not run: {int8.runnable}"),
-            ("latency", "not run: for the same reason"),
+            ("latency", "not run: the same reason"),
         ]
     fp32_bytes, int8_bytes = plan_bytes(fp32), plan_bytes(int8)
     rows += [
@@ -128,15 +145,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     model, metadata = load_checkpoint(options.checkpoint)
-    # The checkpoint's seed, so that the split is the one it was trained on.
+    # The checkpoint's own seed gives the split that it was trained on.
     splits = load(str(metadata["data"]), data_dir=options.data_dir, seed=int(metadata["seed"]))
-    calibrator, calibration_images = make_calibrator(splits, options)
+    calibrator, image_count = make_calibrator(
+        splits, count=options.calibration_images, seed=options.seed, output=options.output
+    )
     device, precisions = choose_target(options.compute_capability)
     inputs = [trtcompile.Input((options.batch_size, 3, 32, 32))]
 
-    print(
-        f"VGG16, width {metadata['width']}, trained on {metadata['data']}; compiling for {device}"
-    )
+    description = f"VGG16 (width {metadata['width']}) on {metadata['data']}"
+    target = f"compute capability {options.compute_capability}, without running it"
+    print(f"{description}, compiled for {target if options.compute_capability else device}")
     fp32 = trtcompile.compile(model, inputs=inputs, enabled_precisions={torch.float}, device=device)
     int8 = trtcompile.compile(
         model,
@@ -145,24 +164,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         calibrator=calibrator,
         device=device,
     )
-    print(int8.report)
+    print(f"\n{int8.report}\n")
 
-    trtcompile.save(int8, options.output / "vgg16_int8.trtc")
+    trtcompile.save(int8, options.output / ENGINE_FILE)
     plot_scales(
         calibrator.table(),
         calibrator.table(CalibrationAlgo.MINMAX_CALIBRATION),
-        options.output / "scales.png",
-        title=f"Activation scales, VGG16 (width {metadata['width']}) on {metadata['data']}, "
-        f"{calibration_images} calibration images",
+        options.output / PICTURE_FILE,
+        title=f"Activation scales of {description}, {image_count} calibration images",
     )
-    rows = compare(model, fp32, int8, splits, options.batch_size)
-    rows.append(("calibration images", f"{calibration_images}, from the training split"))
+    rows = compare(model, fp32, int8, splits.test, options.batch_size)
+    rows.append(("calibration images", f"{image_count}, from the training split"))
     label_width = max(len(label) for label, _ in rows)
-    print()
     for label, value in rows:
         print(f"{label:<{label_width}}  {value}")
-    print(f"\nwrote {', '.join(sorted(path.name for path in options.output.iterdir()))}")
+    files = f"{ENGINE_FILE}, {CACHE_FILE}, {INDICES_FILE} and {PICTURE_FILE}"
+    print(f"\nwrote {files} to {options.output}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DatasetMissingError as error:
+        sys.exit(str(error))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from checkpoint import save_checkpoint
-from data import ImageDataset, load
-from evaluate import accuracy, predict
+from data import DatasetMissingError, ImageDataset, load
+from evaluate import accuracy, classify_all
 from torch import nn
 from torch.utils.data import DataLoader
 from vgg import VGG16
@@ -93,8 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lr=options.lr,
         device=device,
     )
-    predicted, true = predict(model, splits.test, batch_size=options.batch_size, device=device)
-    test_accuracy = accuracy(predicted, true)
+    test_accuracy = accuracy(
+        *classify_all(model, splits.test, batch_size=options.batch_size, device=device)
+    )
     print(f"FP32 test accuracy {100 * test_accuracy:.2f} %")
     save_checkpoint(
         options.output,
@@ -114,4 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DatasetMissingError as error:
+        sys.exit(str(error))

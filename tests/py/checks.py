@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import network_oracle
 import torch
 from torch import nn
 from torch.fx import GraphModule
 
-import network_oracle
 from trtcompile import Device, Input, _tensorrt
 from trtcompile.capture import CapturedGraph, capture
 from trtcompile.compiler import prepare, split, undecomposed_operators

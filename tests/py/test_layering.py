@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "trtcompile"
 
 # A module imports from tiers above its own line only.
 TIERS = (
-    ("errors",),
+    ("errors", "atomic_files"),
     ("settings", "inputs", "_tensorrt", "node_info"),
     ("capture", "lowering", "ptq", "precision", "conversion"),
     ("partition",),

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtcompile.atomic_files import replace_files
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.algorithms import CalibrationAlgo
-from trtcompile.ptq.replace_files import replace_files
 from trtcompile.ptq.table import (
     CalibrationTable,
     Provenance,

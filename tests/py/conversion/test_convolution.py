@@ -78,7 +78,7 @@ CASES = [
     ),
     *(
         _case(
-            f"transposed_{d}d_output_padding_beyond_padding",
+            f"transposed_{d}d_output_padding_beyond_padding" + "_no_bias" * (not bias),
             d,
             transposed=True,
             stride=3,

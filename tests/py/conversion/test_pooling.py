@@ -56,7 +56,7 @@ CASES = [
     case(
         aten.avg_pool2d.default,
         "dynamic",
-        lambda x: F.avg_pool2d(x, 3, 2, 1),
+        lambda x: F.avg_pool2d(x, 3, 1, 1),
         floats(2, 3, 7, 8),
         dynamic={0: {0: (1, 2, 4), 2: (3, 7, 10)}},
     ),
@@ -68,7 +68,7 @@ CASES = [
     case(
         aten.max_pool2d.default,
         "dynamic",
-        lambda x: F.max_pool2d(x, 3, 2, 1),
+        lambda x: F.max_pool2d(x, 3, 1, 1),
         floats(2, 3, 7, 8),
         dynamic={0: {0: (1, 2, 4), 3: (3, 8, 10)}},
     ),
@@ -128,7 +128,7 @@ REFUSALS = [
         aten.max_pool2d.default,
         "ceil_dynamic",
         "known when compiling",
-        lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+        lambda x: F.max_pool2d(x, 3, 1, ceil_mode=True),
         _MAP,
         dynamic=_DYNAMIC,
     ),

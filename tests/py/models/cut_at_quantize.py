@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from checks import run_in_oracle
 from torch import Tensor, fx
 
-from checks import run_in_oracle
 from trtcompile.conversion import convert
 
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default

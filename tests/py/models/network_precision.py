@@ -10,9 +10,16 @@ _PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 
 def products(definition: Any) -> list[Any]:
-    """The convolutions and matrix products of a network, in its order."""
+    """The convolutions and linear layers of a network, in its order.
+
+    Matrix products that stand for an adaptive pool are none of the model's.
+    """
     layers = [definition.get_layer(index) for index in range(definition.num_layers)]
-    return [layer for layer in layers if _kind(layer) in _PRODUCTS]
+    return [
+        layer
+        for layer in layers
+        if _kind(layer) in _PRODUCTS and not layer.name.startswith("adaptive_avg_pool")
+    ]
 
 
 def int8_products(definition: Any) -> list[Any]:

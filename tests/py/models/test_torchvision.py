@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from checks import build_device, capture_for_test, randomize, run_in_oracle
+from models.cut_at_quantize import errors_between_cuts
+from models.network_precision import int8_products, products
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import trtcompile
-from checks import build_device, capture_for_test, randomize, run_in_oracle
-from models.cut_at_quantize import errors_between_cuts
-from models.network_precision import int8_products, products
 from trtcompile import Input
 from trtcompile.capture import CapturedGraph
 from trtcompile.compiler import prepare, split
@@ -30,12 +30,16 @@ FP32_TOLERANCE = 1e-4
 #: Of a value's RMS, between two cuts: a few elements that round the other way, and no more.
 INT8_TOLERANCE = 1e-3
 #: dB that INT8 keeps on random weights, and that wrong scales do not.
-LEAST_SQNR = 8.0
+LEAST_SQNR = 6.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model of torchvision and the smallest sensible size of its images."""
+    """A model of torchvision and a small size of its images.
+
+    GoogLeNet ends in maps of 3x3 at size 96. At 64 they are 2x2, and means of four integers lie on
+    the edge between two integers far too often to compare roundings.
+    """
 
     name: str
     size: int = 64
@@ -58,7 +62,7 @@ FAST = (
     Case("resnet50"),
     Case("mobilenet_v2"),
     Case("densenet121"),
-    Case("googlenet"),
+    Case("googlenet", 96),
 )
 SLOW = (
     Case("vgg13", 32),
@@ -218,7 +222,7 @@ def test_one_engine_with_the_right_values_in_fp32_and_in_int8(case: Case) -> Non
         wrong = without_gradients(with_scales_times(factor, captured.graph_module), x)
         assert sqnr(wrong[0], expected) < LEAST_SQNR
 
-    print(f"{case.name}: largest error {max(errors.values()):.1e}, SQNR {sqnr(simulated, expected):.1f} dB")
+    print(f"{case.name}: {max(errors.values()):.1e} SQNR {sqnr(simulated, expected):.1f} dB")
     assert len(int8.build().plan) > 0
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from trtcompile.atomic_files import replacing
 from trtcompile.errors import SettingsError, UnsupportedGraphError
 from trtcompile.ptq import CalibrationTable
 from trtcompile.runtime.module import TRTModule
 from trtcompile.runtime.serialization.archive import LARGEST_JSON, Buffer, write_archive
-from trtcompile.runtime.serialization.atomic_file import replacing
 from trtcompile.runtime.serialization.graph_json import graph_to_json
 from trtcompile.runtime.serialization.json_values import dump, record_to_json
 from trtcompile.runtime.serialization.members import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trtcompile.ptq.replace_files import replace_files
+from trtcompile.atomic_files import replace_files
 
 
 def contents(folder: Path) -> dict[str, bytes]:

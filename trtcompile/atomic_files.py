@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace_files(contents: Mapping[Path, bytes]) -> None:
@@ -38,6 +40,33 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     finally:
         for temporary in staged:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write and read, beside ``path``; at the end of the block it takes the place of ``path`` in one step.
+
+    If the block raises, ``path`` is left as it was. A symbolic link stays a link. Unlike in ``replace_files``, the
+    content need not be in memory at once.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    target = path.resolve()
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_folder(target.parent)
 
 
 def _flush_folder(folder: Path) -> None:

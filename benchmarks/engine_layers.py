@@ -1,0 +1,84 @@
+"""Which layers of an engine compute in INT8, read from TensorRT's engine inspector."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# How the inspector joins the names of layers that were fused.
+_SEPARATORS = re.compile(r"\s*\+\s*|\s*\|\|\s*|[\[\](){},;]|\.\.\.")
+
+
+@dataclass(frozen=True)
+class LayerPrecision:
+    """An operator that is to compute in INT8, as the engine has it.
+
+    Attributes:
+        operator: its tensor name in the lowered graph.
+        verdict: ``"INT8"``, ``"not INT8"``, or ``"not found"``.
+        layer: the engine's layer; empty if there is none.
+        kind: the engine's type of that layer.
+        inputs: formats of the layer's inputs.
+        weights: type of the layer's weights, if it says so.
+        tactic: the kernel, if it says so.
+    """
+
+    operator: str
+    verdict: str
+    layer: str = ""
+    kind: str = ""
+    inputs: tuple[str, ...] = ()
+    weights: str | None = None
+    tactic: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def int8_layers(inspection: str, operators: Iterable[str]) -> list[LayerPrecision]:
+    """Looks up operators in an engine.
+
+    A layer is INT8 if its first input is, and its weights are where the inspector names their type.
+
+    Args:
+        inspection: JSON of an engine built with detailed profiling verbosity.
+        operators: tensor names of convolutions and linear layers; ``name`` is in the layer that has
+            a part ``name/convolution`` or ``name/matmul``.
+
+    Raises:
+        ValueError: the inspection has no details of layers.
+    """
+    layers = json.loads(inspection).get("Layers", [])
+    if not layers or not all(isinstance(layer, dict) for layer in layers):
+        raise ValueError("the engine was not built with detailed profiling verbosity.")
+    parts = [(layer, _parts(layer)) for layer in layers]
+    return [_verdict(operator, parts) for operator in operators]
+
+
+def _parts(layer: Mapping[str, Any]) -> set[str]:
+    return set(filter(None, _SEPARATORS.split(str(layer.get("Name", "")))))
+
+
+def _verdict(operator: str, parts: list[tuple[Mapping[str, Any], set[str]]]) -> LayerPrecision:
+    wanted = re.compile(rf"{re.escape(operator)}/(convolution|matmul)(\.\d+)?")
+    holding = [layer for layer, names in parts if any(map(wanted.fullmatch, names))]
+    if not holding:
+        return LayerPrecision(operator, "not found")
+    layer = holding[0]
+    formats = tuple(str(i.get("Format/Datatype", "")) for i in layer.get("Inputs", []))
+    weights = layer.get("Weights")
+    weight_type = str(weights["Type"]) if isinstance(weights, dict) and "Type" in weights else None
+    is_int8 = bool(formats) and "int8" in formats[0].lower()
+    is_int8 = is_int8 and (weight_type is None or weight_type.lower() == "int8")
+    return LayerPrecision(
+        operator=operator,
+        verdict="INT8" if is_int8 else "not INT8",
+        layer=str(layer.get("Name", "")),
+        kind=str(layer.get("ParameterType") or layer.get("LayerType", "")),
+        inputs=formats,
+        weights=weight_type,
+        tactic=layer.get("TacticName"),
+    )
