@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 # Channel statistics of CIFAR-10's training images, used for both data sets.
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
@@ -121,7 +124,7 @@ def cifar10(data_dir: str | Path, *, download: bool = True) -> Splits:
     )
 
 
-def _from_torchvision(dataset: object) -> tuple[torch.Tensor, torch.Tensor]:
+def _from_torchvision(dataset: CIFAR10) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.from_numpy(np.asarray(dataset.data)).permute(0, 3, 1, 2).contiguous()
     return images, torch.tensor(dataset.targets)
 

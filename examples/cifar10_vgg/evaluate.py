@@ -40,9 +40,9 @@ def classify_all(
     return torch.cat(all_logits), torch.cat(all_labels)
 
 
-def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of rows whose largest logit is the label's, from 0 to 1."""
-    return (logits.argmax(dim=1) == labels).double().mean().item()
+def accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of predicted classes that are the labels, from 0 to 1."""
+    return (predicted == labels).double().mean().item()
 
 
 def signal_to_noise_db(reference: torch.Tensor, logits: torch.Tensor) -> float:

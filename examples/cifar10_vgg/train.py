@@ -94,9 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lr=options.lr,
         device=device,
     )
-    test_accuracy = accuracy(
-        *classify_all(model, splits.test, batch_size=options.batch_size, device=device)
-    )
+    logits, labels = classify_all(model, splits.test, batch_size=options.batch_size, device=device)
+    test_accuracy = accuracy(logits.argmax(dim=1), labels)
     print(f"FP32 test accuracy {100 * test_accuracy:.2f} %")
     save_checkpoint(
         options.output,

@@ -198,7 +198,7 @@ def install_oracle(monkeypatch: Any) -> None:
     def build_and_remember(name: str, network: NetworkDefinition, *args: Any) -> Engine:
         engine = build_engine(name, network, *args)
         networks[id(engine)] = network
-        monkeypatch.setattr(_Kept, "engines", [*_Kept.engines, engine])  # keeps the id from being used again
+        monkeypatch.setattr(_Kept, "engines", (*_Kept.engines, engine))  # keeps the id from being used again
         return engine
 
     monkeypatch.setattr("trtcompile.compiler.build_engine", build_and_remember)
@@ -211,7 +211,7 @@ def install_oracle(monkeypatch: Any) -> None:
 
 
 class _Kept:
-    engines: list[Engine] = []
+    engines: tuple[Engine, ...] = ()
 
 
 def input_spec(tensor: torch.Tensor, ranges: Mapping[int, SizeRange]) -> InputType:
@@ -260,7 +260,8 @@ def assert_same(
     for index, (a, e) in enumerate(zip(actual, expected, strict=True)):
         assert a.dtype == e.dtype, f"{who}: output {index} is {a.dtype}, not {e.dtype}"
         assert a.shape == e.shape, f"{who}: output {index} has shape {tuple(a.shape)}, not {tuple(e.shape)}"
-        torch.testing.assert_close(a, e, rtol=rtol, atol=atol, msg=lambda m: f"{who}, output {index}: {m}")
+        where = f"{who}, output {index}"
+        torch.testing.assert_close(a, e, rtol=rtol, atol=atol, msg=lambda m, where=where: f"{where}: {m}")
 
 
 __all__ = [

@@ -185,8 +185,10 @@ def _place_chain_start(value: Node, taken: Collection[Node], placement: Placemen
     """Quantizes a value already where it is computed, before operators that only move it to where it is read.
 
     TensorRT can move Q backward itself, but not from a region of matrix products into one of convolutions. Quantizing
-    twice with one scale gives the same values as once.
+    twice with one scale gives the same values as once; so only where nothing reads the value in floating point.
     """
+    if set(value.users) != set(placement.readers[value]):
+        return
     reader = value
     while reader.target in COMMUTING and reader in taken and len(reader.all_input_nodes) == 1:
         source = reader.all_input_nodes[0]

@@ -4,7 +4,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from operator_case import Case, case, each, floats, integers
+from operator_case import Case, Refusal, case, each, floats, integers, refusal
+from torch import nn
 
 aten = torch.ops.aten
 
@@ -21,6 +22,14 @@ _ALONG_DIM = [
     (aten.softmax.int, lambda dim, x: x.softmax(dim)),
     (aten._log_softmax.default, lambda dim, x: x.log_softmax(dim)),
 ]
+
+
+def _prelu(slopes: int) -> nn.PReLU:
+    module = nn.PReLU(slopes)
+    with torch.no_grad():
+        module.weight.copy_(floats(slopes, seed=5))
+    return module
+
 
 CASES = [
     *(case(target, "signed", f, floats(2, 3, 4)) for target, f in _SMOOTH),
@@ -68,9 +77,7 @@ CASES = [
     case(aten.clamp.default, "int64_min_only", lambda x: x.clamp(min=-2), integers(4, 5)),
     case(aten.clamp.default, "int64_float_bound", lambda x: x.clamp(-2.5, 3.5), integers(4, 5)),
     case(aten.clamp.default, "half", lambda x: x.clamp(-0.5, 0.75), floats(4, 5).half(), **HALF),
-    case(
-        aten.clamp.default, "half_min", lambda x: x.clamp(min=-0.5), floats(4, 5).half(), **HALF
-    ),
+    case(aten.clamp.default, "half_min", lambda x: x.clamp(min=-0.5), floats(4, 5).half(), **HALF),
     case(aten.clamp.default, "bfloat16", lambda x: x.clamp(-0.5, 0.75), floats(4, 5).bfloat16()),
     case(
         aten.clamp.default,
@@ -78,6 +85,39 @@ CASES = [
         lambda x: x.clamp(min=-1),
         floats(2, 3),
         dynamic={0: {0: (1, 2, 5)}},
+    ),
+    case(aten.hardsigmoid.default, "signed", F.hardsigmoid, floats(4, 5) * 4),
+    case(aten.hardsigmoid.default, "half", F.hardsigmoid, floats(4, 5).half() * 4, **HALF),
+    case(aten.hardswish.default, "signed", F.hardswish, floats(4, 5) * 4),
+    case(aten.hardswish.default, "half", F.hardswish, floats(4, 5).half() * 4, tolerance=5e-3),
+    case(aten.mul.Tensor, "silu", F.silu, floats(4, 5) * 4),
+    case(aten.gelu.default, "none", F.gelu, floats(4, 5) * 3),
+    case(aten.gelu.default, "tanh", lambda x: F.gelu(x, approximate="tanh"), floats(4, 5) * 3),
+    case(aten.elu.default, "alpha_1", F.elu, floats(4, 5) * 3),
+    case(aten.elu.default, "alpha", lambda x: F.elu(x, 0.3), floats(4, 5) * 3),
+    case(aten.elu.default, "alpha_negative", lambda x: F.elu(x, -2.0), floats(4, 5) * 3),
+    case(aten.elu.default, "selu", F.selu, floats(4, 5) * 3),
+    case(aten.softplus.default, "signed", F.softplus, floats(4, 5) * 9),
+    case(aten.softplus.default, "beta", lambda x: F.softplus(x, beta=2.5), floats(4, 5) * 9),
+    case(
+        aten.softplus.default, "beta_negative", lambda x: F.softplus(x, beta=-0.5), floats(4, 5) * 9
+    ),
+    case(
+        aten.softplus.default,
+        "large",
+        F.softplus,
+        torch.tensor([-1e4, -90.0, 0.0, 90.0, 1e4, torch.inf, -torch.inf]),
+    ),
+    case(aten.prelu.default, "one_slope", _prelu(1), floats(2, 3, 4)),
+    case(aten.prelu.default, "slope_of_each_channel", _prelu(3), floats(2, 3, 4)),
+    case(aten.prelu.default, "two_dimensions", _prelu(3), floats(2, 3)),
+    case(aten.prelu.default, "vector", _prelu(1), floats(5)),
+    case(
+        aten.prelu.default,
+        "dynamic",
+        _prelu(3),
+        floats(2, 3, 4, 5),
+        dynamic={0: {0: (1, 2, 4), 3: (2, 5, 6)}},
     ),
     *(
         case(target, f"dim_{dim}", partial(f, dim), floats(2, 3, 4), build=dim == 0)
@@ -95,7 +135,13 @@ CASES = [
         for target, f in _ALONG_DIM
     ),
     *(
-        case(target, "dynamic", partial(f, 1), floats(2, 3), dynamic={0: {0: (1, 2, 4), 1: (2, 3, 6)}})
+        case(
+            target,
+            "dynamic",
+            partial(f, 1),
+            floats(2, 3),
+            dynamic={0: {0: (1, 2, 4), 1: (2, 3, 6)}},
+        )
         for target, f in _ALONG_DIM
     ),
     case(
@@ -109,6 +155,29 @@ CASES = [
 ]
 
 
+REFUSALS = [
+    refusal(
+        aten.elu.default,
+        "input_scale",
+        "does not scale its input",
+        lambda x: aten.elu(x, 1.5, 1.0, 0.5),
+        floats(4, 5),
+    ),
+    refusal(
+        aten.softplus.default,
+        "low_threshold",
+        "threshold",
+        lambda x: F.softplus(x, threshold=2),
+        floats(4, 5),
+    ),
+]
+
+
 @each(CASES)
 def test_computes_what_pytorch_computes(case: Case) -> None:
+    case.check()
+
+
+@each(REFUSALS)
+def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()

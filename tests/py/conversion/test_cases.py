@@ -102,7 +102,12 @@ _MUTANTS: list[tuple[Any, Callable[..., Any], Any, tuple[torch.Tensor, ...]]] = 
     (aten.sub.Tensor, _swapped_sub, torch.sub, (floats(2, 3), floats(2, 3, seed=1))),
     (aten.softmax.int, _softmax_on_another_axis, lambda x: x.softmax(1), (floats(3, 3),)),
     (aten.linear.default, _linear_without_bias, nn.Linear(3, 2), (floats(2, 3),)),
-    (aten.convolution.default, _convolution_without_bias, nn.Conv2d(2, 2, 1), (floats(1, 2, 3, 3),)),
+    (
+        aten.convolution.default,
+        _convolution_without_bias,
+        nn.Conv2d(2, 2, 1),
+        (floats(1, 2, 3, 3),),
+    ),
     (
         aten.convolution.default,
         _convolution_with_flipped_kernel,

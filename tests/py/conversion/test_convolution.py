@@ -19,7 +19,9 @@ _MODULES = {
 _INPUTS = {1: (2, 4, 9), 2: (2, 4, 7, 9), 3: (1, 4, 5, 6, 4)}
 
 
-def _conv(dims: int, *, transposed: bool = False, out: int = 6, kernel: object = 3, **arguments: object) -> nn.Module:
+def _conv(
+    dims: int, *, transposed: bool = False, out: int = 6, kernel: object = 3, **arguments: object
+) -> nn.Module:
     """A convolution of 4 channels with weights that tell a swapped axis."""
     module = _MODULES[transposed, dims](4, out, kernel, **arguments)
     with torch.no_grad():
@@ -29,7 +31,9 @@ def _conv(dims: int, *, transposed: bool = False, out: int = 6, kernel: object =
 
 
 def _case(form: str, dims: int, x: torch.Tensor | None = None, **arguments: object) -> Case:
-    fields = {k: arguments.pop(k) for k in ("dynamic", "build", "tolerance", "options") if k in arguments}
+    fields = {
+        k: arguments.pop(k) for k in ("dynamic", "build", "tolerance", "options") if k in arguments
+    }
     fields.setdefault("tolerance", 1e-4)
     x = floats(*_INPUTS[dims]) if x is None else x
     return case(CONVOLUTION, form, _conv(dims, **arguments).to(x.dtype), x, **fields)
@@ -112,7 +116,9 @@ CASES = [
 _X, _W = floats(2, 4, 7, 9), floats(6, 4, 3, 3)
 _INTEGER_W = integers(6, 4, 3, 3)
 REFUSALS = [
-    refusal(CONVOLUTION, "weight_is_an_input", "the weight is computed at run time", F.conv2d, _X, _W),
+    refusal(
+        CONVOLUTION, "weight_is_an_input", "the weight is computed at run time", F.conv2d, _X, _W
+    ),
     refusal(
         CONVOLUTION,
         "bias_is_an_input",

@@ -79,11 +79,19 @@ CASES = [
         dynamic={0: {0: (1, 2, 5)}, 1: {0: (1, 2, 5)}},
     ),
     case(aten.add.Tensor, "half_and_float", torch.add, A.half(), B),
-    case(aten.add.Scalar, "dynamic", lambda x: aten.add.Scalar(x, 2), A, dynamic={0: {1: (1, 3, 4)}}),
+    case(
+        aten.add.Scalar, "dynamic", lambda x: aten.add.Scalar(x, 2), A, dynamic={0: {1: (1, 3, 4)}}
+    ),
     case(aten.add.Tensor, "itself", lambda x: x + x, A),
     case(aten.add.Tensor, "alpha", lambda a, b: torch.add(a, b, alpha=-0.5), A, B),
     case(aten.add.Tensor, "alpha_scalar", lambda a: torch.add(a, 3.0, alpha=-0.5), A),
-    case(aten.add.Tensor, "alpha_int64", lambda a, b: torch.add(a, b, alpha=3), integers(4), integers(4)),
+    case(
+        aten.add.Tensor,
+        "alpha_int64",
+        lambda a, b: torch.add(a, b, alpha=3),
+        integers(4),
+        integers(4),
+    ),
     case(
         aten.add.Tensor,
         "alpha_mixed",
@@ -105,8 +113,12 @@ CASES = [
     case(aten.mul.Tensor, "bool_and_int64", torch.mul, booleans(2, 3), integers(2, 3)),
     case(aten.add.Tensor, "bool_and_scalar", lambda x: x + 2, booleans(2, 3)),
     case(aten.mul.Tensor, "bool_and_python_bool", lambda x: x * True, booleans(2, 3)),
-    case(aten.mul.Tensor, "half_by_large_scalar", lambda x: x * 1e5, A.half() * 1e-3, tolerance=2e-3),
-    case(aten.div.Tensor, "half_by_large_scalar", lambda x: x / 1e5, A.half() * 1e3, tolerance=2e-3),
+    case(
+        aten.mul.Tensor, "half_by_large_scalar", lambda x: x * 1e5, A.half() * 1e-3, tolerance=2e-3
+    ),
+    case(
+        aten.div.Tensor, "half_by_large_scalar", lambda x: x / 1e5, A.half() * 1e3, tolerance=2e-3
+    ),
     case(aten.mul.Tensor, "half_by_infinity", lambda x: x * torch.inf, A.half()),
     case(
         aten.pow.Tensor_Scalar,
@@ -138,15 +150,24 @@ CASES = [
 
 REFUSALS = [
     refusal(
-        aten.pow.Tensor_Tensor, "int64", "powers of integers", torch.pow, integers(3), integers(3).abs()
+        aten.pow.Tensor_Tensor,
+        "int64",
+        "powers of integers",
+        torch.pow,
+        integers(3),
+        integers(3).abs(),
     ),
     refusal(aten.pow.Tensor_Scalar, "int64", "powers of integers", lambda x: x**20, integers(3)),
-    refusal(aten.pow.Tensor_Scalar, "int64_to_0", "powers of integers", lambda x: x**0, integers(3)),
+    refusal(
+        aten.pow.Tensor_Scalar, "int64_to_0", "powers of integers", lambda x: x**0, integers(3)
+    ),
     refusal(aten.add.Tensor, "uint8", "uint8", lambda x: x + x, integers(3).abs().to(torch.uint8)),
     refusal(aten.mul.Tensor, "int8", "int8", lambda x: x * x, integers(3, dtype=torch.int8)),
     refusal(aten.add.Tensor, "float64", "float64", lambda x: x + x, floats(3).double()),
     refusal(aten.mul.Tensor, "int16", "int16", lambda x: x * x, integers(3, dtype=torch.int16)),
-    refusal(aten.mul.Tensor, "complex64", "complex64", lambda x: x * x, floats(3).to(torch.complex64)),
+    refusal(
+        aten.mul.Tensor, "complex64", "complex64", lambda x: x * x, floats(3).to(torch.complex64)
+    ),
 ]
 
 

@@ -49,7 +49,14 @@ CASES = [
     case(aten.mm.default, "one_row", torch.mm, floats(1, 4), floats(4, 1)),
     case(aten.mm.default, "transposed", lambda a, b: a @ b.t(), floats(3, 4), W),
     case(aten.mm.default, "half", torch.mm, floats(3, 4).half(), floats(4, 5).half(), **HALF),
-    case(aten.mm.default, "dynamic", torch.mm, floats(3, 4), floats(4, 5), dynamic={0: {0: (1, 3, 6)}}),
+    case(
+        aten.mm.default,
+        "dynamic",
+        torch.mm,
+        floats(3, 4),
+        floats(4, 5),
+        dynamic={0: {0: (1, 3, 6)}},
+    ),
     case(aten.bmm.default, "inputs", torch.bmm, floats(2, 3, 4), floats(2, 4, 5)),
     case(aten.bmm.default, "one_batch", torch.bmm, floats(1, 3, 4), floats(1, 4, 5)),
     case(aten.bmm.default, "four_dimensions", torch.matmul, floats(2, 3, 4, 5), floats(2, 3, 5, 2)),
@@ -83,14 +90,30 @@ CASES = [
         floats(3, 4),
         floats(4, 5),
     ),
-    case(aten.addmm.default, "half", torch.addmm, V.half(), floats(3, 4).half(), floats(4, 5).half(), **HALF),
+    case(
+        aten.addmm.default,
+        "half",
+        torch.addmm,
+        V.half(),
+        floats(3, 4).half(),
+        floats(4, 5).half(),
+        **HALF,
+    ),
 ]
 
 _INTEGERS = "matrices of floats"
 REFUSALS = [
     refusal(aten.mm.default, "int64", _INTEGERS, torch.mm, integers(2, 3), integers(3, 2)),
     refusal(aten.bmm.default, "int64", _INTEGERS, torch.bmm, integers(2, 2, 3), integers(2, 3, 2)),
-    refusal(aten.addmm.default, "int64", _INTEGERS, torch.addmm, integers(2), integers(2, 3), integers(3, 2)),
+    refusal(
+        aten.addmm.default,
+        "int64",
+        _INTEGERS,
+        torch.addmm,
+        integers(2),
+        integers(2, 3),
+        integers(3, 2),
+    ),
     refusal(aten.linear.default, "int64", _INTEGERS, F.linear, integers(2, 3), integers(4, 3)),
 ]
 

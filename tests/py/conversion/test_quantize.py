@@ -10,7 +10,9 @@ qd = torch.ops.quantized_decomposed
 
 _INT8 = (-128, 127, torch.int8)
 # Exact in floating point: x / 0.5 has ties at odd quarters, and saturates beyond 63.5.
-TIES = torch.tensor([-1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 0.0, 63.0, 63.5, 64.0, 1e6, -64.0, -64.5, -1e6])
+TIES = torch.tensor(
+    [-1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 0.0, 63.0, 63.5, 64.0, 1e6, -64.0, -64.5, -1e6]
+)
 
 
 def _qdq(x: torch.Tensor, scale: float = 0.5, *, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -38,7 +40,9 @@ class _WeightThroughQDQ(nn.Module):
 class _PerChannel(nn.Module):
     """Q/DQ of the input, a scale for each channel."""
 
-    def __init__(self, channels: int, axis: int, zero_point: int = 0, limits: tuple[int, int] = (-128, 127)) -> None:
+    def __init__(
+        self, channels: int, axis: int, zero_point: int = 0, limits: tuple[int, int] = (-128, 127)
+    ) -> None:
         super().__init__()
         self.arguments = (axis, *limits, torch.int8)
         self.register_buffer("scales", 2.0 ** -torch.arange(channels).float())
@@ -58,7 +62,9 @@ def _layer(layer: nn.Module) -> nn.Module:
 
 def _both(form: str, function: object, x: torch.Tensor, **fields: object) -> list[Case]:
     targets = (qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default)
-    return [case(target, form, function, x, build=i == 0, **fields) for i, target in enumerate(targets)]
+    return [
+        case(target, form, function, x, build=i == 0, **fields) for i, target in enumerate(targets)
+    ]
 
 
 _CHANNELS = (qd.quantize_per_channel.default, qd.dequantize_per_channel.default)
@@ -87,7 +93,13 @@ CASES = [
     ),
     case(_CHANNELS[0], "ties", _PerChannel(2, 0), torch.stack([TIES, TIES / 2])),
     *(
-        case(qd.dequantize_per_channel.default, f"weight_of_{name}", _WeightThroughQDQ(_layer(layer), axis), x, tolerance=1e-4)
+        case(
+            qd.dequantize_per_channel.default,
+            f"weight_of_{name}",
+            _WeightThroughQDQ(_layer(layer), axis),
+            x,
+            tolerance=1e-4,
+        )
         for name, layer, axis, x in (
             ("linear", nn.Linear(8, 4), 0, floats(3, 8)),
             ("conv1d", nn.Conv1d(4, 8, 3), 0, floats(1, 4, 9)),

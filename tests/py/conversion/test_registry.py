@@ -44,7 +44,9 @@ def test_a_second_converter_must_say_override() -> None:
 
 
 def test_a_packet_is_refused_with_its_overloads() -> None:
-    with pytest.raises(TypeError, match=r"family of operators.*aten\.add\.Tensor.*aten\.add\.Scalar"):
+    with pytest.raises(
+        TypeError, match=r"family of operators.*aten\.add\.Tensor.*aten\.add\.Scalar"
+    ):
         Registry().register(aten.add)
 
 

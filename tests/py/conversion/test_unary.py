@@ -41,7 +41,10 @@ CASES = [
         case(target, "integers", f, integers(2, 3).abs() + 1, build=target in _KEEPING_INTEGERS)
         for target, f in _ALL.items()
     ),
-    *(case(target, "signed_integers", _ALL[target], integers(2, 3)) for target in _KEEPING_INTEGERS),
+    *(
+        case(target, "signed_integers", _ALL[target], integers(2, 3))
+        for target in _KEEPING_INTEGERS
+    ),
     case(aten.abs.default, "int32", torch.abs, integers(9, dtype=torch.int32)),
     case(aten.floor.default, "ties", torch.floor, HALVES),
     case(aten.ceil.default, "ties", torch.ceil, HALVES),

@@ -222,7 +222,6 @@ def test_one_engine_with_the_right_values_in_fp32_and_in_int8(case: Case) -> Non
         wrong = without_gradients(with_scales_times(factor, captured.graph_module), x)
         assert sqnr(wrong[0], expected) < LEAST_SQNR
 
-    print(f"{case.name}: {max(errors.values()):.1e} SQNR {sqnr(simulated, expected):.1f} dB")
     assert len(int8.build().plan) > 0
 
 

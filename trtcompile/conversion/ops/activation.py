@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch.fx import Node
 
 from trtcompile._tensorrt import trt
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
+from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
 
@@ -69,6 +71,74 @@ def _clamp(net: Network, x: TensorLike, low: float | None, high: float | None) -
 def _is_finite_in(dtype: torch.dtype, *values: float) -> bool:
     """Whether CLIP can take the bounds: it computes on floating point, and ignores bounds that are not finite."""
     return dtype.is_floating_point and all(abs(v) <= torch.finfo(dtype).max for v in values)
+
+
+@converter(aten.hardsigmoid.default)
+def aten_hardsigmoid(net: Network, self: ITensor) -> ITensor:
+    """hardsigmoid(Tensor self) -> Tensor"""
+    return net.activation(self, trt.ActivationType.HARD_SIGMOID, 1 / 6, 0.5)
+
+
+@converter(aten.hardswish.default)
+def aten_hardswish(net: Network, self: ITensor) -> ITensor:
+    """hardswish(Tensor self) -> Tensor"""
+    gate = net.activation(self, trt.ActivationType.HARD_SIGMOID, 1 / 6, 0.5)
+    return net.elementwise(self, gate, trt.ElementWiseOperation.PROD)
+
+
+@converter(aten.gelu.default)
+def aten_gelu(net: Network, self: ITensor, approximate: str) -> ITensor:
+    """gelu(Tensor self, *, str approximate='none') -> Tensor"""
+    return _activation(net, self, "GELU_TANH" if approximate == "tanh" else "GELU_ERF")
+
+
+def _supports_elu(node: Node, spec: CompileSpec) -> str | None:
+    scales_input = len(node.args) > 3 and node.args[3] != 1
+    return "TensorRT's ELU does not scale its input" if scales_input else None
+
+
+@converter(aten.elu.default, supports=_supports_elu)
+def aten_elu(
+    net: Network, self: ITensor, alpha: float, scale: float, input_scale: float
+) -> ITensor:
+    """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
+    if scale == 1:
+        return net.activation(self, trt.ActivationType.ELU, float(alpha))
+    return net.activation(self, trt.ActivationType.SELU, float(alpha), float(scale))
+
+
+def _supports_softplus(node: Node, spec: CompileSpec) -> str | None:
+    threshold = node.args[2] if len(node.args) > 2 else 20
+    if threshold < 17:  # type: ignore[operator]
+        return (
+            f"a threshold of {threshold} makes softplus jump; the continuous function is computed"
+        )
+    return None
+
+
+@converter(aten.softplus.default, supports=_supports_softplus)
+def aten_softplus(net: Network, self: ITensor, beta: float, threshold: float) -> ITensor:
+    """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
+    operation, unary, dtype = trt.ElementWiseOperation, trt.UnaryOperation, net.result_dtypes[0]
+    x = self if beta == 1 else net.elementwise(self, beta, operation.PROD, dtype)
+    # max(x, 0) + log(1 + exp(-|x|)) cannot overflow, and beyond PyTorch's threshold it is x in FP32.
+    decay = net.unary(net.unary(net.unary(x, unary.ABS), unary.NEG), unary.EXP)
+    tail = net.unary(net.elementwise(decay, 1, operation.SUM, dtype), unary.LOG)
+    result = net.elementwise(net.activation(x, trt.ActivationType.RELU), tail, operation.SUM)
+    return result if beta == 1 else net.elementwise(result, beta, operation.DIV, dtype)
+
+
+@converter(aten.prelu.default)
+def aten_prelu(net: Network, self: ITensor, weight: TensorLike) -> ITensor:
+    """prelu(Tensor self, Tensor weight) -> Tensor"""
+    rank = net.rank(self)
+    shape = [
+        -1 if d == min(1, rank - 1) else 1 for d in range(rank)
+    ]  # one slope, or one for each channel
+    slopes = net.reshape(net.tensor(weight), shape)
+    return net.layer(
+        net.definition.add_parametric_relu(self, slopes), "parametric_relu"
+    ).get_output(0)
 
 
 def _softmax(net: Network, x: ITensor, dim: int) -> ITensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -29,6 +30,7 @@ def _pool(
     padding: Sequence[int],
     *,
     excludes_padding: bool = True,
+    out_sizes: Sequence[Any] | None = None,
 ) -> ITensor:
     """Pools so that the output has the size that PyTorch gives, ceil_mode or not."""
     layer = net.layer(
@@ -40,7 +42,7 @@ def _pool(
     # ceil_mode lets a last window hang over the end: the padding there grows by what it hangs over.
     spatial = zip(
         net.dims(x)[-len(kernel) :],
-        net.result_shapes[0][-len(kernel) :],
+        out_sizes or net.result_shapes[0][-len(kernel) :],
         kernel,
         stride,
         padding,
@@ -87,6 +89,25 @@ def _max_pool(
     return _pool(net, x, "MAX", kernel, _expand(stride or kernel, dims), _expand(padding, dims))
 
 
+@converter(aten.max_pool1d.default, supports=_supports_pool(5, 4, 1))
+def aten_max_pool1d(
+    net: Network,
+    self: ITensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> ITensor:
+    """max_pool1d(self, int[1] kernel_size, int[1] stride=[], padding=0, dilation=1, ceil_mode=False) -> Tensor"""
+    # TensorRT pools over two or three dimensions: a second one of size 1 changes nothing.
+    kernel, step = [*kernel_size, 1], [*(stride or kernel_size), 1]
+    out_sizes = (net.result_shapes[0][2], 1)
+    x = net.unsqueeze(self, [3])
+    pooled = _pool(net, x, "MAX", kernel, step, [*padding, 0], out_sizes=out_sizes)
+    return net.reshape(pooled, [net.size(pooled, d) for d in range(3)])
+
+
 @converter(aten.max_pool2d.default, supports=_supports_pool(5, 4, 2))
 def aten_max_pool2d(
     net: Network,
@@ -116,7 +137,8 @@ def aten_max_pool3d(
 
 
 def _supports_average(node: Node, spec: CompileSpec) -> str | None:
-    reason: str | None = _supports_pool(4)(node, spec)
+    dims = 3 if node.target is aten.avg_pool3d.default else 2
+    reason: str | None = _supports_pool(4, spatial_dims=dims)(node, spec)
     if reason is not None:
         return reason
     values = dict(
@@ -147,18 +169,39 @@ def aten_avg_pool2d(
     divisor_override: int | None,
 ) -> ITensor:
     """avg_pool2d(self, kernel_size, stride=[], padding=0, ceil_mode, count_include_pad=True, divisor_override=None)"""
-    kernel, padding = _expand(kernel_size, 2), _expand(padding, 2)
-    # The overhang of ceil_mode is never counted, so without real padding "excludes" is right for both settings.
-    excludes = not count_include_pad or not any(padding)
-    return _pool(
-        net,
-        self,
-        "AVERAGE",
-        kernel,
-        _expand(stride or kernel, 2),
-        padding,
-        excludes_padding=excludes,
+    return _average_pool(net, self, kernel_size, stride, padding, count_include_pad, 2)
+
+
+@converter(aten.avg_pool3d.default, supports=_supports_average)
+def aten_avg_pool3d(
+    net: Network,
+    self: ITensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> ITensor:
+    """avg_pool3d(self, kernel_size, stride=[], padding=0, ceil_mode, count_include_pad=True, divisor_override=None)"""
+    return _average_pool(net, self, kernel_size, stride, padding, count_include_pad, 3)
+
+
+def _average_pool(
+    net: Network,
+    x: ITensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    counts_padding: bool,
+    dims: int,
+) -> ITensor:
+    kernel, step, padding = (
+        _expand(v, dims) for v in (kernel_size, stride or kernel_size, padding)
     )
+    # The overhang of ceil_mode is never counted, so without real padding "excludes" is right for both settings.
+    excludes = not counts_padding or not any(padding)
+    return _pool(net, x, "AVERAGE", kernel, step, padding, excludes_padding=excludes)
 
 
 def _supports_adaptive(node: Node, spec: CompileSpec) -> str | None:
@@ -187,6 +230,26 @@ def aten_adaptive_avg_pool2d(net: Network, self: ITensor, output_size: Sequence[
         averaging_matrix(s, o).to(dtype) for s, o in zip(sizes, output_size, strict=True)
     )
     return net.matmul(net.matmul(net.constant(rows), self), net.constant(columns), transpose_b=True)
+
+
+def _supports_adaptive_3d(node: Node, spec: CompileSpec) -> str | None:
+    value, output_size = node.all_input_nodes[0].meta["val"], node.meta["val"].shape[-3:]
+    if value.dim() != 5:
+        return "the input has no batch dimension"
+    if any(not isinstance(size, int) for size in value.shape[2:]):
+        return "adaptive pooling needs spatial sizes that are known when compiling"
+    if any(size % out for size, out in zip(value.shape[2:], output_size, strict=True)):
+        return f"windows of {list(value.shape[2:])} for {list(output_size)} differ in size"
+    return None
+
+
+@converter(aten._adaptive_avg_pool3d.default, supports=_supports_adaptive_3d)
+def aten_adaptive_avg_pool3d(net: Network, self: ITensor, output_size: Sequence[int]) -> ITensor:
+    """_adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"""
+    if all(out == 1 for out in output_size):
+        return net.reduce(self, trt.ReduceOperation.AVG, [2, 3, 4], True)
+    window = [size // out for size, out in zip(net.dims(self)[2:], output_size, strict=True)]
+    return _pool(net, self, "AVERAGE", window, window, [0, 0, 0])
 
 
 def averaging_matrix(size: int, output_size: int) -> torch.Tensor:

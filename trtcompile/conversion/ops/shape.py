@@ -1,10 +1,8 @@
-"""Reshaping, reordering, slicing, and joining."""
+"""Reshaping, reordering, joining, repeating, and casts."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.fx import Node
@@ -15,7 +13,6 @@ from trtcompile.conversion.registry import converter
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
-_INT64_MAX = 2**63 - 1
 
 
 def _result_sizes(net: Network, sizes: Sequence[Size]) -> list[Size]:
@@ -98,50 +95,16 @@ def aten_cat(net: Network, tensors: Sequence[TensorLike], dim: int) -> ITensor:
     return net.concat([net.tensor(part, dtype) for part in parts], dim)
 
 
-def _slice_is_known(node: Node, spec: CompileSpec) -> str | None:
-    x, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
-    value = x.meta.get("val") if isinstance(x, Node) else None
-    bounds = node.args[2:5]
-    if value is None or not isinstance(value.shape[dim], int):
-        return "it slices a dimension whose size is only known at run time"
-    if any(isinstance(bound, Node) for bound in bounds):
-        return "its bounds are only known at run time"
-    return None
-
-
-@converter(aten.slice.Tensor, supports=_slice_is_known)
-def aten_slice(
-    net: Network, self: ITensor, dim: int, start: int | None, end: int | None, step: int
-) -> ITensor:
-    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
-    x = net.tensor(self)
-    dim %= net.rank(x)
-    first, last, _ = slice(start, None if end == _INT64_MAX else end).indices(net.dims(x)[dim])
-    return _slice(net, x, dim, first, len(range(first, last, step)), step)
-
-
-def _slice(net: Network, x: ITensor, dim: int, start: int, length: int, step: int = 1) -> ITensor:
-    """``x`` from ``start`` (non-negative) along one dimension."""
-    rank = net.rank(x)
-    starts, steps = [0] * rank, [1] * rank
-    starts[dim], steps[dim] = start, step
-    sizes = [length if d == dim else net.size(x, d) for d in range(rank)]
-    return net.slice(x, starts, sizes, steps)
-
-
-@converter(aten.select.int, supports=_slice_is_known)
-def aten_select(net: Network, self: ITensor, dim: int, index: int) -> ITensor:
-    """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
-    x = net.tensor(self)
-    dim %= net.rank(x)
-    one = _slice(net, x, dim, index % net.dims(x)[dim], 1)
-    return net.reshape(one, [net.size(one, d) for d in range(net.rank(one)) if d != dim])
-
-
-@converter(operator.getitem)
-def getitem(net: Network, values: Sequence[Any], index: int) -> Any:
-    """One output of an operator that has several."""
-    return values[index]
+@converter(aten.expand.default)
+def aten_expand(net: Network, self: ITensor, size: Sequence[Size], implicit: bool) -> ITensor:
+    """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"""
+    x = net.expand_rank(net.tensor(self), len(size))
+    sizes = [
+        net.size(x, d) if isinstance(s, int) and s == -1 else s
+        for d, s in enumerate(_result_sizes(net, size))
+    ]
+    steps = [int(known != 1) for known in net.dims(x)]  # a step of 0 repeats the only element
+    return net.slice(x, [0] * len(sizes), sizes, steps)
 
 
 @converter(aten.clone.default)

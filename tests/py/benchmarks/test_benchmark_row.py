@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from contenders import Built, Contender
+from models import Workload
+from row import Row, Settings
+from timing import Sample
+from torch import nn
+
+FAST = Settings(builds=3, rounds=5, seconds_per_turn=0.1, samples_per_turn=4)
+
+
+class StubRunner:
+    """Computes what the contender's name says, in the milliseconds that it says."""
+
+    def __init__(self, plan: bytes, example: torch.Tensor) -> None:
+        self._function, self.ms = PLANS[plan]
+
+    def run(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._function(batch)
+
+    def sample(self, samples: int, replays: int) -> Sample:
+        return Sample([self.ms] * samples, 0.001)
+
+
+PLANS: dict[bytes, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {}
+
+
+def stub(name: str, *, ms: float = 1.0, seconds: float = 1.0, error: float = 0.0, fails: int = 0):
+    """A contender whose outputs are off by ``error``, and whose build number ``fails`` raises."""
+    count = 0
+
+    def build(workload: Workload, on_gpu: nn.Module) -> Built:
+        nonlocal count
+        count += 1
+        if count == fails:
+            raise RuntimeError("the builder refused")
+        plan = f"{name} {count}".encode()
+        PLANS[plan] = (lambda x: workload.model(x) * (1 + error), ms)
+        simulation = copy.deepcopy(workload.model) if name.startswith("ours") else None
+        return Built(plan, seconds, {"before_builder": 0.25}, simulation)
+
+    return Contender(name, f"stub {name}", 20.0, build)
+
+
+def measure(*contenders: Contender, **options: Any) -> tuple[bool, dict[str, Any], list[str]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 12)).eval()
+    images = torch.randn(2, 8, 3, 2, 2)
+    saved: list[str] = []
+    row = Row(
+        Workload("vgg16", model, 4, images[0], images[1], seed=0),
+        contenders,
+        options.pop("settings", FAST),
+        make_runner=StubRunner,
+        save=lambda result: saved.append(json.dumps(result, allow_nan=False)),
+        device="cpu",
+        **options,
+    )
+    return row.measure(), row.result, saved
+
+
+def test_every_build_is_timed_against_the_others_and_all_is_saved():
+    good, result, saved = measure(stub("ours-int8", ms=1.0), stub("onnx-int8", ms=2.0))
+    assert good
+    assert result["finished"]
+    for name, ms in (("ours-int8", 1.0), ("onnx-int8", 2.0)):
+        builds = result["contenders"][name]["builds"]
+        assert [build["number"] for build in builds] == [1, 2, 3]
+        for build in builds:
+            assert [one["median_ms"] for one in build["rounds"]] == [ms] * FAST.rounds
+            assert {one["pass"] for one in build["rounds"]} == {build["number"]}
+            assert build["checks"]["passed"]
+    assert json.loads(saved[-1]) == result
+    assert len(saved) == 3 * (2 + 1) + 1  # after each build, each pass, and at the end
+
+
+def test_outputs_are_checked_against_simulation_or_eager():
+    _, result, _ = measure(stub("ours-int8"), stub("onnx-int8"))
+    checks = {n: c["builds"][0]["checks"] for n, c in result["contenders"].items()}
+    assert checks["ours-int8"]["against"] == "the simulation"
+    assert checks["onnx-int8"]["against"] == "eager FP32"
+    assert checks["ours-int8"]["top1_agreement"] == 1.0
+
+
+def test_wrong_outputs_are_reported_and_still_timed():
+    good, result, _ = measure(stub("ours-int8", error=-1.0), stub("onnx-int8"))
+    assert not good
+    build = result["contenders"]["ours-int8"]["builds"][0]
+    assert not build["checks"]["passed"]
+    assert build["rounds"]
+
+
+def test_a_side_that_takes_over_a_minute_is_built_once_and_timed_in_every_pass():
+    good, result, _ = measure(stub("ours-int8"), stub("onnx-int8", seconds=61.0))
+    assert good
+    (build,) = result["contenders"]["onnx-int8"]["builds"]
+    assert [one["pass"] for one in build["rounds"]] == [1] * 5 + [2] * 5 + [3] * 5
+    assert len(result["contenders"]["ours-int8"]["builds"]) == 3
+
+
+def test_nothing_is_timed_again_when_every_side_is_built_once():
+    _, result, _ = measure(stub("ours-int8", seconds=70.0), stub("onnx-int8", seconds=61.0))
+    assert [len(c["builds"]) for c in result["contenders"].values()] == [1, 1]
+    assert len(result["clocks_after_pass"]) == 1
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_failing_side_leaves_the_others_measured(fails):
+    good, result, _ = measure(stub("ours-int8"), stub("onnx-int8", fails=fails))
+    assert not good
+    assert "the builder refused" in result["contenders"]["onnx-int8"]["error"]
+    assert len(result["contenders"]["onnx-int8"]["builds"]) == fails - 1
+    builds = result["contenders"]["ours-int8"]["builds"]
+    assert [len(build["rounds"]) for build in builds] == [FAST.rounds] * 3
+
+
+def test_builds_that_the_time_limit_leaves_no_room_for_are_left_out():
+    left = iter([100.0, 80.0, 30.0, 10.0])
+    good, result, _ = measure(
+        stub("ours-int8", seconds=20.0),
+        stub("onnx-int8", seconds=40.0),
+        seconds_left=lambda: next(left, 5.0),
+    )
+    assert good
+    ours, route = result["contenders"]["ours-int8"], result["contenders"]["onnx-int8"]
+    assert (len(ours["builds"]), len(route["builds"])) == (2, 1)
+    assert route["notes"] == ["build 2 left out: the time limit leaves no 40 s for it"]
+    assert [one["pass"] for one in route["builds"][0]["rounds"]] == [1] * 5 + [2] * 5
+
+
+def test_clocks_are_read_after_each_pass():
+    _, result, _ = measure(stub("ours-int8"), clocks=lambda: {"clocks.sm": "1980 MHz"})
+    assert result["clocks_after_pass"] == [
+        {"pass": number, "clocks.sm": "1980 MHz"} for number in (1, 2, 3)
+    ]
