@@ -17,7 +17,7 @@ from typing import Any
 
 import environment
 import torch
-from engine_layers import int8_layers
+from engine_layers import expected_int8, int8_layers
 from metrics import sqnr_db, top1
 from models import with_example_on_path
 from result_file import write_result
@@ -27,16 +27,6 @@ import trtcompile
 from trtcompile.ptq import DataLoaderCalibrator
 
 LEAST_AGREEMENT = 0.995
-WEIGHTED = ("aten.convolution.default", "aten.linear.default")
-
-
-def expected_int8(report: trtcompile.PartitionReport) -> tuple[list[str], list[str]]:
-    """Names of the convolutions and of the linear layers that are INT8 in the lowered graph."""
-    names = {
-        operator: [r.name for r in report.rows if r.operator == operator and r.precision == "INT8"]
-        for operator in WEIGHTED
-    }
-    return names[WEIGHTED[0]], names[WEIGHTED[1]]
 
 
 def compare_outputs(
@@ -85,6 +75,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=5000, help="images to predict, at most")
     parser.add_argument("--calibration-images", type=int, default=1024)
+    parser.add_argument("--inspection", type=Path, help="where to write TensorRT's layer list")
     parser.add_argument("--commit", help="the commit to name, where git cannot tell")
     default = Path(__file__).resolve().parent / "results" / "agreement-vgg16.json"
     parser.add_argument("--output", type=Path, default=default)
@@ -128,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = {"engine": engine, "simulation": simulation, "eager FP32": eager}
     convolutions, linears = expected_int8(compiled.report)
     inspection = compiled.engine_modules[0].session().inspect()
+    if options.inspection is not None:
+        options.inspection.write_text(inspection)
     layers = [layer.as_json() for layer in int8_layers(inspection, [*convolutions, *linears])]
     outputs = compare_outputs(engine, simulation, eager)
     problems = layer_problems(convolutions, layers)

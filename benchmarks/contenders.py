@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from engine_layers import expected_int8
 from models import Workload
 from onnx_route import build_route
 from stages import BUILDER, timed_stages
@@ -16,8 +17,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trtcompile
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
-
-Simulation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,14 @@ class Built:
         seconds: from the PyTorch model to the plan, calibration included.
         stages: seconds of its parts; ``before_builder`` is everything but NVIDIA's builder.
         simulation: the lowered graph in PyTorch, on the CPU; None for the route.
+        int8_operators: the convolutions that are INT8 in the lowered graph.
     """
 
     plan: bytes
     seconds: float
     stages: dict[str, float]
     simulation: nn.Module | None
+    int8_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def build_ours(workload: Workload, precisions: set[torch.dtype], device: Any = "
         seconds = time.perf_counter() - start
     (engine,) = compiled.engines
     stages = {**stages, "before_builder": seconds - stages[BUILDER]}
-    return Built(engine.plan, seconds, stages, compiled.lowered)
+    convolutions, _ = expected_int8(compiled.report)
+    return Built(engine.plan, seconds, stages, compiled.lowered, tuple(convolutions))
 
 
 def build_onnx(workload: Workload, on_gpu: nn.Module, *, int8: bool) -> Built:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from trtcompile import PartitionReport
+
+WEIGHTED = ("aten.convolution.default", "aten.linear.default")
 
 # How the inspector joins the names of layers that were fused.
 _SEPARATORS = re.compile(r"\s*\+\s*|\s*\|\|\s*|[\[\](){},;]|\.\.\.")
@@ -38,6 +42,15 @@ class LayerPrecision:
         return asdict(self)
 
 
+def expected_int8(report: PartitionReport) -> tuple[list[str], list[str]]:
+    """Names of the convolutions and of the linear layers that are INT8 in the lowered graph."""
+    names = {
+        operator: [r.name for r in report.rows if r.operator == operator and r.precision == "INT8"]
+        for operator in WEIGHTED
+    }
+    return names[WEIGHTED[0]], names[WEIGHTED[1]]
+
+
 def int8_layers(inspection: str, operators: Iterable[str]) -> list[LayerPrecision]:
     """Looks up operators in an engine.
 
@@ -56,6 +69,26 @@ def int8_layers(inspection: str, operators: Iterable[str]) -> list[LayerPrecisio
         raise ValueError("the engine was not built with detailed profiling verbosity.")
     parts = [(layer, _parts(layer)) for layer in layers]
     return [_verdict(operator, parts) for operator in operators]
+
+
+def int8_summary(inspection: str, operators: Sequence[str]) -> dict[str, Any]:
+    """How many of the operators are INT8 layers of the engine, and the names of the others.
+
+    Nothing is raised: an inspection that cannot be read is a ``"problem"`` in the result.
+    """
+    summary: dict[str, Any] = {"expected": len(operators)}
+    if not operators:
+        return summary
+    try:
+        layers = int8_layers(inspection, operators)
+    except ValueError as error:
+        return {**summary, "problem": str(error)}
+    summary["INT8"] = sum(layer.verdict == "INT8" for layer in layers)
+    for verdict in ("not INT8", "not found"):
+        names = [layer.operator for layer in layers if layer.verdict == verdict]
+        if names:
+            summary[verdict] = names
+    return summary
 
 
 def _parts(layer: Mapping[str, Any]) -> set[str]:

@@ -48,8 +48,8 @@ def export_onnx(model: nn.Module, example: torch.Tensor) -> bytes:
     """The ONNX file of a model in eval mode for the example's shape."""
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # The route is defined with the exporter that most users of TensorRT 10 have used.
-        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export.*")
+        # The exporter that most users of TensorRT 10 have used; it says that it is the old one.
+        warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             model,
             (example,),

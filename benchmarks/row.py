@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 from contenders import Built, Contender
+from engine_layers import int8_summary
 from metrics import sqnr_db, top1
 from models import Workload
 from timing import interleave
@@ -134,7 +134,6 @@ class Row:
         entry = self.result["contenders"][contender.name]
         # The engine of the pass before is not needed any more, and its memory may be.
         self._runners.pop(contender.name, None)
-        gc.collect()
         try:
             built = contender.build(self._workload, self._model)
             runner = self._make_runner(built.plan, self._batches[0])
@@ -144,11 +143,13 @@ class Row:
                 "stages": {name: round(value, 3) for name, value in built.stages.items()},
                 "plan_bytes": len(built.plan),
                 "checks": self._check(contender, built, self._outputs(runner.run), reference),
+                "int8_layers": int8_summary(runner.inspect(), built.int8_operators),
                 "rounds": [],
             }
             runner.run(self._batches[0])  # what the timed replays compute on
         except Exception as error:  # noqa: BLE001 - the other sides are still worth measuring
-            entry["error"] = "".join(traceback.format_exception(error))
+            traceback.print_exc()
+            entry["error"] = f"{type(error).__name__}: {error}"
             print(f"{contender.name}: FAILED: {error}", flush=True)
             self._save(self.result)
             return False
@@ -159,7 +160,8 @@ class Row:
             f"{contender.name}, build {number}: {built.seconds:.1f} s "
             f"({built.stages['before_builder']:.1f} s before the builder), "
             f"{len(built.plan) / 1e6:.1f} MB, {checks['sqnr_db']:.1f} dB against {checks['against']}"
-            f"{'' if checks['passed'] else ': OUTPUTS DIFFER'}",
+            f"{'' if checks['passed'] else ': OUTPUTS DIFFER'}, "
+            f"INT8 layers: {build['int8_layers']}",
             flush=True,
         )
         self._save(self.result)

@@ -117,6 +117,12 @@ class PlanRunner:
         if not self._context.execute_async_v3(self._stream.cuda_stream):
             raise RuntimeError(f"TensorRT failed to launch: {'; '.join(self._logger.lines)}")
 
+    def inspect(self) -> str:
+        """TensorRT's description of the layers, as JSON."""
+        trt = _tensorrt.load().trt
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
     def run(self, batch: torch.Tensor) -> torch.Tensor:
         """The output for one batch, through the very graph that is timed; both on the GPU."""
         self._input.copy_(batch)

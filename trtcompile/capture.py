@@ -17,10 +17,12 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
+from torch.fx.traceback import preserve_node_meta
 from torch.utils import _pytree as pytree
 
 from trtcompile.errors import SettingsError, TRTCompileWarning, UnsupportedGraphError
 from trtcompile.inputs import Input
+from trtcompile.node_info import NotingSourceLines
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def capture(
         # torch.export copies pytree specs in a way that it warns about itself.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         try:
-            program = _export(model, examples, arguments)
+            with preserve_node_meta(), NotingSourceLines():
+                program = _export(model, examples, arguments)
             program = program.run_decompositions(_decompositions(undecomposed))
         except UnsupportedGraphError:
             raise

@@ -18,6 +18,7 @@ from trtcompile.errors import PrecisionWarning, TRTCompileWarning, UnsupportedGr
 from trtcompile.inputs import flat_inputs, parse_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
+from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
 from trtcompile.ptq.fingerprint import graph_hash
 from trtcompile.ptq.quantize import Quantization, quantize
@@ -160,7 +161,10 @@ def undecomposed_operators() -> list[Any]:
 
 
 def _taken(graph_module: GraphModule, spec: CompileSpec) -> set[torch.fx.Node]:
-    return {node for node, reason in judge(graph_module, spec).items() if reason is None}
+    """The operators that will be in engines; blocks that are too small are left out."""
+    verdicts = judge(graph_module, spec)
+    group(graph_module, verdicts, spec.min_block_size)
+    return {node for node, reason in verdicts.items() if reason is None}
 
 
 def _simulation(graph_module: GraphModule, captured: CapturedGraph) -> GraphModule:

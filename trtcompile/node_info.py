@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import linecache
+import os
 import re
+import sys
 from typing import Any
 
+import torch
 from torch.fx import Node
+from torch.fx.traceback import annotate
+from torch.overrides import TorchFunctionMode
 
 #: Key of ``node.meta`` with the stable tensor name that calibration tables and layers use.
 TENSOR_NAME = "tensor_name"
@@ -13,7 +19,9 @@ TENSOR_NAME = "tensor_name"
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)'
 )
-_LIBRARY = ("/torch/", "<eval_with_key>")
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_OWN = os.path.dirname(__file__) + os.sep
+_CALLED_FROM = "trtcompile_called_from"
 
 
 def layer_name(node: Node) -> str:
@@ -37,19 +45,39 @@ def module_path(node: Node) -> str:
     return str(entries[-1][0]) if entries else ""
 
 
+class NotingSourceLines(TorchFunctionMode):
+    """While a model is traced, notes in each node which line of the user's code called the operator.
+
+    ``torch.export`` itself keeps only the frames of functions called ``forward``, and so not those of its helpers.
+    It takes over the notes under ``torch.fx.traceback.preserve_node_meta``.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith((_TORCH, "<string>")):
+            frame = frame.f_back
+        if frame is None or frame.f_code.co_filename.startswith(_OWN):  # no code of the user
+            return func(*args, **(kwargs or {}))
+        with annotate({_CALLED_FROM: (frame.f_code.co_filename, frame.f_lineno)}):
+            return func(*args, **(kwargs or {}))
+
+
 def source_line(node: Node) -> str:
     """``file:line  code`` of the user's innermost frame, PyTorch's own frames left out where possible."""
+    noted = (node.meta.get("custom") or {}).get(_CALLED_FROM)
+    if noted is not None:
+        file, line = noted
+        return f"{file}:{line}  {linecache.getline(file, line).strip()}"
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
-    own = [f for f in frames if not any(part in f["file"] for part in _LIBRARY)]
     if not frames:
         return "(no source line recorded)"
+    own = [f for f in frames if not f["file"].startswith((_TORCH, "<eval_with_key>"))]
     frame = (own or frames)[-1]
     return f"{frame['file']}:{frame['line']}  {frame['code'].strip()}"
 
 
 def copy_origin(source: Node, node: Node, value: Any) -> None:
     """Lets a new node inherit where ``source`` came from, and sets its value's metadata."""
-    node.meta = {
-        key: source.meta[key] for key in ("stack_trace", "nn_module_stack") if key in source.meta
-    }
+    kept = ("stack_trace", "nn_module_stack", "custom")
+    node.meta = {key: source.meta[key] for key in kept if key in source.meta}
     node.meta["val"] = value

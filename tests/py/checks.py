@@ -62,6 +62,8 @@ def partition_for_test(
     model: nn.Module | Callable[..., Any], inputs: Sequence[Any], **options: Any
 ) -> tuple[CapturedGraph, PartitionedGraph, CompileSpec]:
     """Runs every stage before conversion."""
+    if can_run_engines():  # TensorRT would time every kernel that it knows; numbers do not depend on the choice
+        options.setdefault("optimization_level", 0)
     spec = CompileSpec(device=build_device(disable_tf32=True), **options)
     captured = capture_for_test(model, inputs)
     _, quantization = prepare(captured, spec)
@@ -98,23 +100,36 @@ def check_op(
     module.eval()
     specs = [input_spec(tensor, (dynamic or {}).get(i, {})) for i, tensor in enumerate(inputs)]
     _, partitioned, spec = partition_for_test(module, specs, **options)
-    reasons = {str(node.target): reason for node, reason in partitioned.verdicts.items() if reason is not None}
+    reasons = {
+        str(node.target): reason
+        for node, reason in partitioned.verdicts.items()
+        if reason is not None
+    }
     assert not reasons, f"fell back: {reasons}"
     assert len(partitioned.engines) == 1, f"{len(partitioned.engines)} engines"
     (engine_partition,) = partitioned.engines
     converted = [node.target for node in engine_partition.graph_module.graph.nodes]
     assert converts is None or converts in converted, f"{converts} is not among {converted}"
     network = convert(engine_partition.graph_module)
-    engine = build_engine("engine_0", network, engine_partition.shape_ranges, spec) if build else None
-    session = EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False) if engine and can_run_engines() else None
+    engine = (
+        build_engine("engine_0", network, engine_partition.shape_ranges, spec) if build else None
+    )
+    session = (
+        EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False)
+        if engine and can_run_engines()
+        else None
+    )
     for sample in _samples(inputs, specs):
         with torch.no_grad():
             expected = _as_tuple(module(*(t.clone() for t in sample)))
         used = _inputs_of(partitioned, sample)
-        assert_same(run_in_oracle(network, used), expected, rtol, atol, "the oracle")
+        got = _returned(partitioned, run_in_oracle(network, used))
+        assert_same(got, expected, rtol, atol, "the oracle")
         if session is not None:
-            got = session.run([t.cuda() for t in used])
-            assert_same([t.cpu() for t in got], expected, max(rtol, 1e-4), max(atol, 1e-4), "the engine")
+            got = _returned(partitioned, session.run([t.cuda() for t in used]))
+            assert_same(
+                [t.cpu() for t in got], expected, max(rtol, 1e-4), max(atol, 1e-4), "the engine"
+            )
     return network
 
 
@@ -198,7 +213,9 @@ def install_oracle(monkeypatch: Any) -> None:
     def build_and_remember(name: str, network: NetworkDefinition, *args: Any) -> Engine:
         engine = build_engine(name, network, *args)
         networks[id(engine)] = network
-        monkeypatch.setattr(_Kept, "engines", (*_Kept.engines, engine))  # keeps the id from being used again
+        monkeypatch.setattr(
+            _Kept, "engines", (*_Kept.engines, engine)
+        )  # keeps the id from being used again
         return engine
 
     monkeypatch.setattr("trtcompile.compiler.build_engine", build_and_remember)
@@ -218,12 +235,15 @@ def input_spec(tensor: torch.Tensor, ranges: Mapping[int, SizeRange]) -> InputTy
     if not ranges:
         return Input.from_any(tensor)
     shapes = [
-        [ranges[d][which] if d in ranges else size for d, size in enumerate(tensor.shape)] for which in range(3)
+        [ranges[d][which] if d in ranges else size for d, size in enumerate(tensor.shape)]
+        for which in range(3)
     ]
     return Input(min_shape=shapes[0], opt_shape=shapes[1], max_shape=shapes[2], dtype=tensor.dtype)
 
 
-def _samples(inputs: Sequence[torch.Tensor], specs: Sequence[InputType]) -> list[list[torch.Tensor]]:
+def _samples(
+    inputs: Sequence[torch.Tensor], specs: Sequence[InputType]
+) -> list[list[torch.Tensor]]:
     if not any(spec.is_dynamic for spec in specs):
         return [list(inputs)]
     generator = torch.Generator().manual_seed(1)
@@ -249,19 +269,33 @@ def _inputs_of(partitioned: PartitionedGraph, sample: Sequence[torch.Tensor]) ->
     return [sample[placeholders.index(argument)] for argument in call.args]
 
 
+def _returned(partitioned: PartitionedGraph, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What the model returns: the engine's outputs in the order in which the executor picks them."""
+    output = next(iter(reversed(partitioned.executor.graph.nodes)))
+    return [outputs[picked.args[1]] for picked in output.args[0]]
+
+
 def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, torch.Tensor))
 
 
 def assert_same(
-    actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], rtol: float, atol: float, who: str
+    actual: Sequence[torch.Tensor],
+    expected: Sequence[torch.Tensor],
+    rtol: float,
+    atol: float,
+    who: str,
 ) -> None:
     assert len(actual) == len(expected), f"{who} gives {len(actual)} outputs, not {len(expected)}"
     for index, (a, e) in enumerate(zip(actual, expected, strict=True)):
         assert a.dtype == e.dtype, f"{who}: output {index} is {a.dtype}, not {e.dtype}"
-        assert a.shape == e.shape, f"{who}: output {index} has shape {tuple(a.shape)}, not {tuple(e.shape)}"
+        assert a.shape == e.shape, (
+            f"{who}: output {index} has shape {tuple(a.shape)}, not {tuple(e.shape)}"
+        )
         where = f"{who}, output {index}"
-        torch.testing.assert_close(a, e, rtol=rtol, atol=atol, msg=lambda m, where=where: f"{where}: {m}")
+        torch.testing.assert_close(
+            a, e, rtol=rtol, atol=atol, msg=lambda m, where=where: f"{where}: {m}"
+        )
 
 
 __all__ = [

@@ -162,7 +162,9 @@ class TestRefused:
             capture(torch.nn.functional.relu, parse_inputs([(1,)]))
 
     def test_too_many_inputs(self) -> None:
-        with pytest.raises(SettingsError, match=r"inputs has 2 entries, and the model is forward\(input"):
+        with pytest.raises(
+            SettingsError, match=r"inputs has 2 entries, and the model is forward\(input"
+        ):
             captured(nn.ReLU().eval(), (1,), (1,))
 
     def test_too_few_inputs(self) -> None:
@@ -170,7 +172,9 @@ class TestRefused:
             captured(Adds(), (1,))
 
     def test_data_dependent_code(self) -> None:
-        with pytest.raises(UnsupportedGraphError, match="(?s)cannot trace.*data-dependent.*torch.compile"):
+        with pytest.raises(
+            UnsupportedGraphError, match="(?s)cannot trace.*data-dependent.*torch.compile"
+        ):
             captured(Function(lambda x: x + 1 if x.sum() > 0 else x), (3,))
 
     def test_the_model_itself_fails(self) -> None:

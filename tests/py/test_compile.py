@@ -134,7 +134,9 @@ class TestResults:
 
     def test_keywords(self) -> None:
         class Two(nn.Module):
-            def forward(self, x: torch.Tensor, scale: torch.Tensor, extra: Any = None) -> torch.Tensor:
+            def forward(
+                self, x: torch.Tensor, scale: torch.Tensor, extra: Any = None
+            ) -> torch.Tensor:
                 return x.relu() * scale
 
         model = Two().eval()
@@ -143,7 +145,12 @@ class TestResults:
         expected = model(x, scale)
         for result in (compiled(x, scale), compiled(x, scale=scale), compiled(scale=scale, x=x)):
             torch.testing.assert_close(result, expected)
-        for args, kwargs in [((x,), {}), ((), {"x": x}), ((x,), {"y": scale}), ((x, scale), {"x": x})]:
+        for args, kwargs in [
+            ((x,), {}),
+            ((), {"x": x}),
+            ((x,), {"y": scale}),
+            ((x, scale), {"x": x}),
+        ]:
             with pytest.raises(InputMismatchError, match="structure|keywords"):
                 compiled(*args, **kwargs)
 
@@ -178,9 +185,7 @@ class TestResults:
 
     def test_fallbacks_of_permuted_views(self) -> None:
         model = Fn(lambda x: x.relu().permute(0, 2, 1).reshape(2, -1).sin() * 2)
-        compiled = compile_(
-            model, [(2, 3, 4)], torch_executed_ops={"aten.permute", "aten.reshape"}
-        )
+        compiled = compile_(model, [(2, 3, 4)], torch_executed_ops={"aten.permute", "aten.reshape"})
         assert [row.operator for row in compiled.report.fallbacks] == [  # type: ignore[union-attr]
             "aten.permute.default",
             "aten.reshape.default",
@@ -230,11 +235,19 @@ def _fingerprint(model: nn.Module) -> dict[str, Any]:
         "values": [(name, t.detach().clone()) for name, t in tensors],
         "versions": [(name, t._version) for name, t in tensors],
         "grad": [
-            (name, t.requires_grad, t.device, t.stride(), None if t.grad is None else t.grad.clone())
+            (
+                name,
+                t.requires_grad,
+                t.device,
+                t.stride(),
+                None if t.grad is None else t.grad.clone(),
+            )
             for name, t in tensors
         ],
         "training": [m.training for m in model.modules()],
-        "attributes": [{k: id(v) for k, v in vars(m).items() if k != "training"} for m in model.modules()],
+        "attributes": [
+            {k: id(v) for k, v in vars(m).items() if k != "training"} for m in model.modules()
+        ],
         "hooks": [
             {k: dict(v) for k, v in vars(m).items() if k.endswith("_hooks") and isinstance(v, dict)}
             for m in model.modules()
@@ -262,7 +275,11 @@ def watched() -> Iterator[Net]:
     model.norm.register_forward_hook(lambda module, args, output: output * 2)
     model.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
     before, states = _fingerprint(model), _random_states()
-    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    grad, dtype, threads = (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+    )
     yield model
     after = _fingerprint(model)
     for aspect, value in before.items():
@@ -323,7 +340,9 @@ class TestTheCallersModule:
             "trtcompile.compiler.EngineModule",
         ],
     )
-    def test_after_a_failure(self, stage: str, watched: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_failure(
+        self, stage: str, watched: Net, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*args: Any, **kwargs: Any) -> Any:
             random.random()
             torch.rand(1)
@@ -404,7 +423,9 @@ class TestIndependence:
 class TestOptions:
     def test_require_full_compilation(self) -> None:
         with pytest.raises(UnsupportedGraphError, match="(?s)1 operators cannot.*aten.relu") as e:
-            compile_(net(), [IMAGE], require_full_compilation=True, torch_executed_ops={"aten.relu"})
+            compile_(
+                net(), [IMAGE], require_full_compilation=True, torch_executed_ops={"aten.relu"}
+            )
         assert [row.operator for row in e.value.report.fallbacks] == ["aten.relu.default"]  # type: ignore[attr-defined]
 
     def test_min_block_size(self) -> None:
@@ -427,7 +448,9 @@ class TestOptions:
         assert "cuda:3" in (compiled.runnable or "")
 
     def test_an_operator_that_is_not_there_warns(self) -> None:
-        with pytest.warns(TRTCompileWarning, match="aten.conv2d, which the lowered model does not have"):
+        with pytest.warns(
+            TRTCompileWarning, match="aten.conv2d, which the lowered model does not have"
+        ):
             compile_(net(), [IMAGE], torch_executed_ops={"aten.conv2d"})
 
     def test_a_spec_and_options(self) -> None:
@@ -438,7 +461,9 @@ class TestOptions:
 
 class TestNothingToCompile:
     def test_no_operator_for_tensorrt(self) -> None:
-        with pytest.raises(UnsupportedGraphError, match="(?s)nothing of the model.*torch_executed_ops") as e:
+        with pytest.raises(
+            UnsupportedGraphError, match="(?s)nothing of the model.*torch_executed_ops"
+        ) as e:
             compile_(nn.ReLU().eval(), [(2, 3)], torch_executed_ops={"aten.relu"})
         report = e.value.report
         assert isinstance(report, trtcompile.PartitionReport)

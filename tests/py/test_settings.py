@@ -191,7 +191,9 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "device": st.sampled_from([None, "cuda:1", Device(compute_capability="8.9"), {"gpu_id": 2}]),
     "min_block_size": st.integers(1, 1000),
     "torch_executed_ops": st.sets(
-        st.sampled_from(["aten.relu", "aten.relu.default", torch.ops.aten.add, torch.ops.aten.add.Tensor]),
+        st.sampled_from(
+            ["aten.relu", "aten.relu.default", torch.ops.aten.add, torch.ops.aten.add.Tensor]
+        ),
     ),
     "require_full_compilation": st.booleans(),
     "keep_lowered": st.booleans(),
@@ -226,7 +228,12 @@ class TestValues:
         defaults = CompileSpec()
         for name in set(OPTIONS) - set(options):
             assert getattr(spec, name) == getattr(defaults, name)
-        for name in {"min_block_size", "workspace_size", "optimization_level", "keep_lowered"} & set(options):
+        for name in {
+            "min_block_size",
+            "workspace_size",
+            "optimization_level",
+            "keep_lowered",
+        } & set(options):
             assert getattr(spec, name) == options[name]
 
     @given(st.sampled_from(OPTIONS), anything)
@@ -235,7 +242,10 @@ class TestValues:
         try:
             spec = CompileSpec.from_options({name: value})
         except SettingsError as error:
-            expected = {"device": "device|gpu_id|has no option", "enabled_precisions": "enabled_precisions|calibrator"}
+            expected = {
+                "device": "device|gpu_id|has no option",
+                "enabled_precisions": "enabled_precisions|calibrator",
+            }
             assert any(word in str(error) for word in expected.get(name, name).split("|"))
             assert str(error).count(".") >= 2  # what is wrong, and what to do
         else:
@@ -279,9 +289,19 @@ class TestValues:
 
     def test_operators_by_any_name(self) -> None:
         spec = CompileSpec(
-            torch_executed_ops={torch.ops.aten.relu, torch.ops.aten.add.Tensor, "torch.ops.aten.mul", "aten.sub.Tensor"}
+            torch_executed_ops={
+                torch.ops.aten.relu,
+                torch.ops.aten.add.Tensor,
+                "torch.ops.aten.mul",
+                "aten.sub.Tensor",
+            }
         )
-        assert spec.torch_executed_ops == {"aten.relu", "aten.add.Tensor", "aten.mul", "aten.sub.Tensor"}
+        assert spec.torch_executed_ops == {
+            "aten.relu",
+            "aten.add.Tensor",
+            "aten.mul",
+            "aten.sub.Tensor",
+        }
 
 
 class TestCalibrator:
@@ -297,11 +317,15 @@ class TestCalibrator:
 
     def test_a_loader_is_none(self) -> None:
         loader = torch.utils.data.DataLoader([torch.zeros(3)])
-        with pytest.raises(SettingsError, match=r"is a DataLoader.*DataLoaderCalibrator\(dataloader\)"):
+        with pytest.raises(
+            SettingsError, match=r"is a DataLoader.*DataLoaderCalibrator\(dataloader\)"
+        ):
             CompileSpec(enabled_precisions={torch.int8}, calibrator=loader)
 
     @pytest.mark.parametrize(
-        "calibrator", [DataLoaderCalibrator([torch.zeros(1)]), CacheCalibrator("x"), Scales()], ids=str
+        "calibrator",
+        [DataLoaderCalibrator([torch.zeros(1)]), CacheCalibrator("x"), Scales()],
+        ids=str,
     )
     def test_calibrators(self, calibrator: Any) -> None:
         spec = CompileSpec(enabled_precisions={torch.int8}, calibrator=calibrator)
@@ -372,7 +396,9 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(engine, "_configure", spying)
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-        trtcompile.compile(model.eval(), [Input((1, 3, 8, 8))], **{"device": build_device(), **options})
+        trtcompile.compile(
+            model.eval(), [Input((1, 3, 8, 8))], **{"device": build_device(), **options}
+        )
         monkeypatch.setattr(engine, "_configure", configure)
         assert len(configs) == 1
         return calls, configs[0]
@@ -406,7 +432,9 @@ class TestBuilderOptions:
     def test_optimization_level(self, configured: Any, level: int) -> None:
         _, config = configured(optimization_level=level)
         assert config.builder_optimization_level == level
-        assert effect_of(configured, optimization_level=level) == [("builder_optimization_level", level)]
+        assert effect_of(configured, optimization_level=level) == [
+            ("builder_optimization_level", level)
+        ]
 
     def test_compute_capability(self, configured: Any) -> None:
         if not _tensorrt.load().builds_ahead_of_time:
@@ -421,7 +449,9 @@ class TestBuilderOptions:
 class TestTimingCache:
     def test_a_flavour_that_times_nothing_refuses_it(self, tmp_path: Path) -> None:
         if _tensorrt.load().measures_kernels:
-            pytest.skip("this TensorRT keeps timings: pip install 'trtcompile[rtx]' for one that does not")
+            pytest.skip(
+                "this TensorRT keeps timings: pip install 'trtcompile[rtx]' for one that does not"
+            )
         path = tmp_path / "cache.timing"
         path.write_bytes(b"the user's own")
         with pytest.raises(SettingsError, match="times no kernels"):
@@ -437,7 +467,10 @@ class TestTimingCache:
         monkeypatch.setattr(_tensorrt.Flavour, "measures_kernels", True)
         with pytest.raises(SettingsError, match="folder"):
             trtcompile.compile(
-                nn.ReLU(), [Input((1, 3))], device=build_device(), timing_cache_file=tmp_path / where
+                nn.ReLU(),
+                [Input((1, 3))],
+                device=build_device(),
+                timing_cache_file=tmp_path / where,
             )
         assert list(tmp_path.iterdir()) == []
 

@@ -69,7 +69,10 @@ class TestFound:
     def test_tensorrt_goes_before_rtx(
         self, fresh_flavour: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        modules = {"tensorrt": SimpleNamespace(__version__="1"), "tensorrt_rtx": SimpleNamespace(__version__="2")}
+        modules = {
+            "tensorrt": SimpleNamespace(__version__="1"),
+            "tensorrt_rtx": SimpleNamespace(__version__="2"),
+        }
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: modules.get(name))
         monkeypatch.setattr(importlib, "import_module", lambda name: modules[name])
         assert str(_tensorrt.load()) == "TensorRT 1"
@@ -151,13 +154,17 @@ class TestBuildable:
         pretend(monkeypatch)
         check_buildable(CompileSpec(device=Device(compute_capability="9.0")))
         for other in ("8.9", ("9.0", "8.9")):
-            with pytest.raises(SettingsError, match=r"builds only for the GPU of this machine \(9.0\)"):
+            with pytest.raises(
+                SettingsError, match=r"builds only for the GPU of this machine \(9.0\)"
+            ):
                 check_buildable(CompileSpec(device=Device(compute_capability=other)))
 
     @needs_rtx
     def test_an_unknown_capability_lists_the_known(self) -> None:
         with pytest.raises(SettingsError) as caught:
-            trtcompile.compile(Untraceable(), [Input((1,))], device=Device(compute_capability="9.0"))
+            trtcompile.compile(
+                Untraceable(), [Input((1,))], device=Device(compute_capability="9.0")
+            )
         assert "9.0 is not among" in str(caught.value)
         assert all(known in str(caught.value) for known in ("7.5", "8.6", "8.9", "12.0"))
 
@@ -182,5 +189,3 @@ def test_log_lines_are_kept_and_passed_on(caplog: pytest.LogCaptureFixture) -> N
     assert [r.message for r in caplog.records] == [
         f"a line of {name}" for name in ("ERROR", "WARNING", "INFO", "VERBOSE")
     ]
-
-

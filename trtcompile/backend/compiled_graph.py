@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from trtcompile.backend.dynamo_graph import DynamoGraph
+from trtcompile.backend.dynamo_graph import DynamoGraph, number_of
 from trtcompile.backend.origin import GraphOrigin
 from trtcompile.capture import capture
 from trtcompile.compiler import compile_captured, undecomposed_operators
@@ -66,16 +66,20 @@ class CompiledGraph:
         """
         key = self._key(values)
         if key not in self._by_shape:
+            self._check_weights(values)
             self._by_shape[key] = self._compile(values)
         compiled = self._by_shape[key]
         if compiled is None:
             return self._graph.graph_module(*values)
-        if self._state_of_weights(values) != self._weight_state:
+        self._check_weights(values)
+        return compiled(*(values[index] for index in self._graph.inputs))
+
+    def _check_weights(self, values: Sequence[Any]) -> None:
+        if self._weight_state not in (None, self._state_of_weights(values)):
             raise StaleWeightsError(
                 "the model's parameters changed after they had become constants of an engine. Call "
                 "torch._dynamo.reset() and run the compiled model again to build it with the new ones."
             )
-        return compiled(*(values[index] for index in self._graph.inputs))
 
     def _compile(self, values: Sequence[Any]) -> TRTModule | None:
         if self._mode is not None:
@@ -117,7 +121,7 @@ class CompiledGraph:
 
     def _key(self, values: Sequence[Any]) -> tuple[Any, ...]:
         shapes = tuple(values[i].shape for i in self._graph.inputs)
-        return (shapes, tuple(values[i] for i in self._graph.sizes))
+        return (shapes, tuple(number_of(values[i]) for i in self._graph.numbers))
 
     def _state_of_weights(self, values: Sequence[Any]) -> _WeightState:
         return tuple(

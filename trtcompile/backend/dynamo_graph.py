@@ -32,26 +32,26 @@ class DynamoGraph:
         graph_module: the graph; it is not changed.
         weights: parameters and buffers.
         inputs: other tensors.
-        sizes: numbers.
+        numbers: sizes and other numbers; dynamo passes floats as tensors.
     """
 
     graph_module: GraphModule
     weights: tuple[int, ...]
     inputs: tuple[int, ...]
-    sizes: tuple[int, ...]
+    numbers: tuple[int, ...]
 
     @classmethod
     def read(cls, graph_module: GraphModule, example_inputs: Sequence[Any]) -> DynamoGraph:
         """Sorts out the placeholders."""
-        weights, inputs, sizes = [], [], []
+        weights, inputs, numbers = [], [], []
         for index, node in enumerate(_placeholders(graph_module)):
-            if any(isinstance(source, _WEIGHT_SOURCES) for source in source_chain(node)):
+            if _is_number(node, example_inputs[index]):
+                numbers.append(index)
+            elif any(isinstance(source, _WEIGHT_SOURCES) for source in source_chain(node)):
                 weights.append(index)
-            elif isinstance(example_inputs[index], torch.Tensor):
-                inputs.append(index)
             else:
-                sizes.append(index)
-        return cls(graph_module, tuple(weights), tuple(inputs), tuple(sizes))
+                inputs.append(index)
+        return cls(graph_module, tuple(weights), tuple(inputs), tuple(numbers))
 
     @property
     def operators_in_training(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class DynamoGraph:
         return replace(self, weights=(*self.weights, *constants), inputs=tuple(inputs))
 
     def freeze(self, values: Sequence[Any]) -> GraphModule:
-        """A module that takes only the inputs; weights and sizes are constants of it.
+        """A module that takes only the inputs; weights and numbers are constants of it.
 
         Args:
             values: a value for each placeholder. Weights are shared, not copied.
@@ -103,11 +103,16 @@ class DynamoGraph:
             name = f"weight_{index}"
             root.register_buffer(name, values[index].detach())
             copies[placeholders[index]] = graph.get_attr(name)
-        for index in self.sizes:
-            copies[placeholders[index]] = values[index]
+        for index in self.numbers:
+            copies[placeholders[index]] = number_of(values[index])
         for node in self.graph_module.graph.nodes:
             if node.op == "get_attr":
                 _copy_attribute(self.graph_module, root, str(node.target))
+            if node.op == "call_method" and node.target == "item":
+                number = copies[node.args[0]]
+                if not isinstance(number, Node):
+                    copies[node] = number
+                    continue
             if node.op != "placeholder":
                 copies[node] = _copy_with_constants(graph, node, copies)
         frozen = GraphModule(root, graph)
@@ -115,6 +120,18 @@ class DynamoGraph:
             if not hasattr(frozen, name):
                 frozen.add_module(name, child)
         return frozen
+
+
+def _is_number(node: Node, example: Any) -> bool:
+    if not isinstance(example, torch.Tensor):
+        return True
+    # Of numpy, dynamo passes arrays in the same way as it passes floats.
+    return example.dim() == 0 and getattr(node.meta.get("grapharg"), "pass_arg_as_tensor", False)
+
+
+def number_of(value: Any) -> Any:
+    """A number, which dynamo may have passed as a tensor."""
+    return value.item() if isinstance(value, torch.Tensor) else value
 
 
 def _placeholders(graph_module: GraphModule) -> list[Node]:

@@ -10,29 +10,67 @@ from torch.fx import GraphModule, Node
 
 from trtcompile.partition.support import Verdicts
 
-#: Operators that move no data of their own and do not count towards the size of a block.
-_UNCOUNTED_NAMESPACES = ("quantized_decomposed",)
+aten = torch.ops.aten
+
+#: Q/DQ: they are no work of their own, and belong with what reads them.
+_QDQ = "quantized_decomposed"
+_READ_BY_PYTORCH = "it depends on constants alone, and only PyTorch reads it"
 
 
 def assign_levels(graph_module: GraphModule, verdicts: Verdicts) -> dict[Node, int]:
-    """Gives each operator the earliest step at which it can run: even steps are engines, odd ones PyTorch.
+    """Gives each operator the step at which it runs: even steps are engines, odd ones PyTorch.
 
     A node's level is at least that of everything it reads, and one more where the side changes. All TensorRT
     nodes of a level form one engine: levels never decrease along an edge, so engines cannot depend on each
     other in a cycle, and their number is the number of times that some path through the model changes sides.
+
+    Nodes run as early as they can, but for those that depend on constants alone, for Q/DQ, and for casts: they run
+    with their first reader. INT8 weights and what makes them would otherwise be in another engine than the
+    convolution.
     """
+    constant = _constant_nodes(graph_module)
     levels: dict[Node, int] = {}
     for node in graph_module.graph.nodes:
-        if node.op != "call_function":
+        if node.op != "call_function" or node in constant:
             continue
-        before = [levels[n] for n in node.all_input_nodes if n in levels]
-        if not is_tensor_valued(node):  # sizes are recomputed wherever they are needed
-            levels[node] = max(before, default=-1)
+        before = max((levels[n] for n in node.all_input_nodes if n in levels), default=-1)
+        if is_tensor_valued(node):
+            levels[node] = before if before % 2 == _parity(node, verdicts) else before + 1
+        else:  # sizes are recomputed wherever they are needed
+            levels[node] = before
+    for node in reversed(graph_module.graph.nodes):
+        if node not in constant and not (node in levels and _is_conversion(node)):
             continue
-        parity = 0 if verdicts[node] is None else 1
-        earliest = max(before, default=-1)
-        levels[node] = earliest if earliest % 2 == parity else earliest + 1
+        parity = _parity(node, verdicts)
+        first_read = min((levels[user] for user in node.users if user in levels), default=parity)
+        latest = first_read if first_read % 2 == parity else first_read - 1
+        levels[node] = max(latest, levels.get(node, latest))
     return levels
+
+
+def _constant_nodes(graph_module: GraphModule) -> set[Node]:
+    """Tensors that depend on no input of the graph."""
+    constant: set[Node] = set()
+    for node in graph_module.graph.nodes:
+        if (
+            node.op == "call_function"
+            and is_tensor_valued(node)
+            and all(n.op == "get_attr" or n in constant for n in node.all_input_nodes)
+        ):
+            constant.add(node)
+    return constant
+
+
+def _parity(node: Node, verdicts: Verdicts) -> int:
+    return 0 if verdicts[node] is None else 1
+
+
+def _is_qdq(node: Node) -> bool:
+    return getattr(node.target, "namespace", "") == _QDQ
+
+
+def _is_conversion(node: Node) -> bool:
+    return _is_qdq(node) or node.target is aten._to_copy.default
 
 
 def is_tensor_valued(node: Node) -> bool:
@@ -41,12 +79,14 @@ def is_tensor_valued(node: Node) -> bool:
     return isinstance(value, (torch.Tensor, tuple, list))
 
 
+def is_work(node: Node) -> bool:
+    """Whether the node is an operator of the model, rather than Q/DQ, a size, or picking an output."""
+    return node.target is not operator.getitem and is_tensor_valued(node) and not _is_qdq(node)
+
+
 def counts_towards_block(node: Node) -> bool:
-    """Whether the node is work, rather than bookkeeping such as Q/DQ or picking an output."""
-    if node.target is operator.getitem or not is_tensor_valued(node):
-        return False
-    namespace = getattr(node.target, "namespace", "")
-    return namespace not in _UNCOUNTED_NAMESPACES
+    """Whether the node makes an engine worth its while; casts do not."""
+    return is_work(node) and node.target is not aten._to_copy.default
 
 
 def group(
@@ -57,6 +97,7 @@ def group(
     ``min_block_size`` does not apply when the whole graph fits into one engine.
     """
     while True:
+        _leave_constants_to_pytorch(graph_module, verdicts)
         levels = assign_levels(graph_module, verdicts)
         engines: dict[int, list[Node]] = defaultdict(list)
         for node, level in levels.items():
@@ -78,3 +119,13 @@ def group(
             verdicts[node] = (
                 f"its block of {size} operators is smaller than min_block_size={min_block_size}"
             )
+
+
+def _leave_constants_to_pytorch(graph_module: GraphModule, verdicts: Verdicts) -> None:
+    """An engine without inputs, for PyTorch's use, would be no gain."""
+    constant = _constant_nodes(graph_module)
+    for node in reversed(graph_module.graph.nodes):
+        if node in constant and verdicts[node] is None:
+            readers = [user for user in node.users if user in verdicts and is_tensor_valued(user)]
+            if readers and all(verdicts[user] is not None for user in readers):
+                verdicts[node] = _READ_BY_PYTORCH

@@ -37,6 +37,11 @@ def precision_of(node: Node) -> str:
     """``INT8`` if a weighted operator has two dequantized factors, else the name of its result's dtype."""
     if node.target in WEIGHTED and all(is_dequantized(value) for value in operands(node)):
         return "INT8"
+    return dtype_name(node)
+
+
+def dtype_name(node: Node) -> str:
+    """The name of the dtype of a node's first result; ``-`` where there is none."""
     value = node.meta.get("val")
     tensor = value[0] if isinstance(value, (tuple, list)) else value
     dtype = tensor.dtype if isinstance(tensor, torch.Tensor) else None

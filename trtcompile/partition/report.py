@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import layer_name, module_path, operator_name, source_line
-from trtcompile.partition.grouping import counts_towards_block
-from trtcompile.partition.precision_of import multiply_adds, precision_of
+from trtcompile.partition.grouping import is_work
+from trtcompile.partition.precision_of import dtype_name, multiply_adds, precision_of
 from trtcompile.partition.split import PartitionedGraph
 
 
@@ -117,19 +117,21 @@ def make_report(
     rows = [
         _row(node, partitioned)
         for node in graph_module.graph.nodes
-        if node.op == "call_function" and counts_towards_block(node)
+        if node.op == "call_function" and is_work(node)
     ]
     return PartitionReport(tuple(rows), dict(quantization_notes or {}))
 
 
 def _row(node: Node, partitioned: PartitionedGraph) -> NodeRow:
+    engine = partitioned.engine_of.get(node)
     return NodeRow(
         name=layer_name(node),
         operator=operator_name(node),
         module=module_path(node),
-        engine=partitioned.engine_of.get(node),
+        engine=engine,
         reason=partitioned.verdicts[node],
-        precision=precision_of(node),
+        # PyTorch runs what is between Q/DQ in floating point.
+        precision=dtype_name(node) if engine is None else precision_of(node),
         multiply_adds=multiply_adds(node),
         source=source_line(node),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from trtcompile.conversion.network import has_tensorrt_dtype
 from trtcompile.conversion.registry import REGISTRY, Registry
@@ -28,7 +29,15 @@ def judge(graph_module: GraphModule, spec: CompileSpec, registry: Registry = REG
         source = node.args[0] if node.target is operator.getitem else None
         if reason is None and isinstance(source, Node) and verdicts.get(source) is not None:
             verdicts[node] = f"it picks an output of {operator_name(source)}, which runs in PyTorch"
+        # An engine computes sizes for itself, but not a number that depends on data.
+        for source in node.all_input_nodes if verdicts[node] is None else ():
+            if verdicts.get(source) is not None and not _has_tensors(source):
+                verdicts[node] = f"it needs a number that {operator_name(source)} gives in PyTorch"
     return verdicts
+
+
+def _has_tensors(node: Node) -> bool:
+    return next(_tensors(node), None) is not None
 
 
 def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | None:
@@ -43,6 +52,8 @@ def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | 
             if not has_tensorrt_dtype(value.dtype):
                 dtype = str(value.dtype).removeprefix("torch.")
                 return f"TensorRT has no {dtype} tensors"
+            if free_unbacked_symbols(tuple(value.shape)):
+                return "the shape of a tensor depends on data"
     return None if converter.supports is None else converter.supports(node, spec)
 
 

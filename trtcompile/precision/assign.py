@@ -95,9 +95,16 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
         or node.target in KEPT_IN_FP32 | _QUANTIZE | _DEQUANTIZE
     ):
         return False
-    if node.target is aten._to_copy.default or _floating_dtype(node) != torch.float32:
+    if _names_a_dtype(node) or _floating_dtype(node) != torch.float32:
         return False
+    if not any(isinstance(n.meta.get("val"), torch.Tensor) for n in node.all_input_nodes):
+        return False  # it makes a tensor of PyTorch's default type
     return all(_floating_dtype(n) in (torch.float32, None) for n in node.all_input_nodes)
+
+
+def _names_a_dtype(node: Node) -> bool:
+    """Whether the model says which type the result has, as casts do."""
+    return any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values()))
 
 
 def _is_quantized_last_layer(node: Node) -> bool:

@@ -65,8 +65,8 @@ def _softmax_on_another_axis(net: Network, self: Any, dim: int, dtype: Any) -> A
     return _RIGHT[aten.softmax.int](net, self, 1 - dim, dtype)
 
 
-def _linear_without_bias(net: Network, input: Any, weight: Any, bias: Any) -> Any:
-    return _RIGHT[aten.linear.default](net, input, weight, None)
+def _linear_without_bias(net: Network, **arguments: Any) -> Any:
+    return _RIGHT[aten.linear.default](net, **arguments | {"bias": None})
 
 
 def _convolution_without_bias(net: Network, **arguments: Any) -> Any:

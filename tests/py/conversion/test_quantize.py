@@ -72,7 +72,7 @@ _CHANNELS = (qd.quantize_per_channel.default, qd.dequantize_per_channel.default)
 CASES = [
     *_both("ties_and_saturation", _qdq, TIES),
     *_both("signed", lambda x: _qdq(x, 0.03125), floats(2, 3, 4)),
-    case(qd.quantize_per_tensor.default, "half", lambda x: _qdq(x), floats(2, 9).half() * 4),
+    case(qd.quantize_per_tensor.default, "half", _qdq, floats(2, 9).half() * 4),
     case(
         qd.dequantize_per_tensor.default,
         "to_half",

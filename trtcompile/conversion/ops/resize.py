@@ -35,7 +35,7 @@ def _resize(
     net: Network, x: ITensor, output_size: Sequence[Size] | None, scales: Sequence[float] | None
 ) -> tuple[Any, ITensor]:
     layer = net.layer(net.definition.add_resize(x), "resize")
-    if output_size is not None and all(isinstance(size, int) for size in net.dims(x)[:2]):
+    if output_size is not None and all(size >= 0 for size in net.dims(x)[:2]):
         layer.shape = (*net.dims(x)[:2], *output_size)
     elif output_size is not None:
         layer.set_input(1, net.shape_tensor([net.size(x, 0), net.size(x, 1), *output_size]))
