@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from timing import interleave
 from torch import nn
 
 LONG_BUILD_SECONDS = 60.0  # one build of a side is enough if it takes longer
+HOST_SHARE = 0.8  # of the device time; above it, launches may not keep the device busy
 
 MakeRunner = Callable[[bytes, torch.Tensor], Any]
 
@@ -203,7 +205,13 @@ class Row:
         for name, rounds in measured.items():
             latest = self.result["contenders"][name]["builds"][-1]
             latest["rounds"] += [{"pass": number, **one.as_json()} for one in rounds]
-        print(f"pass {number}: timed in {time.perf_counter() - start:.1f} s", flush=True)
+            host_ms = statistics.median(one.host_ms for one in rounds)
+            if host_ms > HOST_SHARE * statistics.median(one.median_ms for one in rounds):
+                note = f"pass {number}: enqueuing takes {host_ms:.3f} ms, so the host may limit it"
+                self.result["contenders"][name]["notes"].append(note)
+        medians = {n: statistics.median(one.median_ms for one in r) for n, r in measured.items()}
+        spoken = ", ".join(f"{name} {ms:.4f} ms" for name, ms in medians.items())
+        print(f"pass {number}: {spoken}; {time.perf_counter() - start:.1f} s", flush=True)
         self._save(self.result)
 
 

@@ -6,6 +6,7 @@ import linecache
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ TENSOR_NAME = "tensor_name"
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)'
 )
-_TORCH = os.path.dirname(torch.__file__) + os.sep
-_OWN = os.path.dirname(__file__) + os.sep
+_TORCH = str(Path(torch.__file__).parent) + os.sep
+_OWN = str(Path(__file__).parent) + os.sep
 _CALLED_FROM = "trtcompile_called_from"
 
 

@@ -130,7 +130,7 @@ class TestSettings:
             trt(net(), enabled_precisions={torch.int8})(image())
 
     def test_a_mode_is_refused(self) -> None:
-        with pytest.raises(SettingsError, match="mode is 'reduce-overhead'.*options="):
+        with pytest.raises(SettingsError, match=r"mode is 'reduce-overhead'.*options="):
             torch.compile(net(), backend="trt", mode="reduce-overhead")(image())
 
     def test_no_options(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_activations_that_become_infinite_name_their_tensor() -> None:
     model = Net().eval()
     with torch.no_grad():
         model.conv.weight.fill_(3e38)
-    with pytest.raises(CalibrationError, match="'(convolution|relu)'"):
+    with pytest.raises(CalibrationError, match=r"'(convolution|relu)'"):
         compile_(
             model=model,
             enabled_precisions={torch.int8},
@@ -149,7 +149,7 @@ CACHES = {
 def test_cache_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.cache"
     path.write_bytes(CACHES[name])
-    with pytest.raises(CalibrationError, match="calibration.cache"):
+    with pytest.raises(CalibrationError, match=r"calibration.cache"):
         compile_(enabled_precisions={torch.int8}, calibrator=CacheCalibrator(path))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {path.name: CACHES[name]}
 
@@ -163,7 +163,7 @@ def test_a_cache_from_elsewhere_is_used_with_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_missing_cache_file(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="nowhere.cache.*cannot be read"):
+    with pytest.raises(CalibrationError, match=r"nowhere.cache.*cannot be read"):
         compile_(
             enabled_precisions={torch.int8}, calibrator=CacheCalibrator(tmp_path / "nowhere.cache")
         )
@@ -221,5 +221,5 @@ def test_nothing_for_tensorrt() -> None:
 
 @pytest.mark.parametrize("kind", [None, 3, "model", torch.relu, Net])
 def test_something_else_for_a_model(kind: Any) -> None:
-    with pytest.raises(TRTCompileError, match="not an nn.Module"):
+    with pytest.raises(TRTCompileError, match=r"not an nn.Module"):
         trtcompile.compile(kind, [Input(SHAPE)], device=build_device())

@@ -90,7 +90,7 @@ class TestGraph:
         assert len(list(graph.buffers())) == 1
 
     def test_operators_to_keep_whole(self) -> None:
-        model = Function(lambda x: torch.nn.functional.hardswish(x))
+        model = Function(torch.nn.functional.hardswish)
         whole = torch.ops.aten.hardswish.default
         graph = capture(model.eval(), parse_inputs([(3,)]), undecomposed=[whole]).graph_module
         assert operators(graph) == ["aten.hardswish.default"]
@@ -158,7 +158,7 @@ class TestDynamicShapes:
 
 class TestRefused:
     def test_no_module(self) -> None:
-        with pytest.raises(UnsupportedGraphError, match="is a function, not an nn.Module"):
+        with pytest.raises(UnsupportedGraphError, match=r"is a function, not an nn.Module"):
             capture(torch.nn.functional.relu, parse_inputs([(1,)]))
 
     def test_too_many_inputs(self) -> None:
@@ -173,7 +173,7 @@ class TestRefused:
 
     def test_data_dependent_code(self) -> None:
         with pytest.raises(
-            UnsupportedGraphError, match="(?s)cannot trace.*data-dependent.*torch.compile"
+            UnsupportedGraphError, match=r"(?s)cannot trace.*data-dependent.*torch.compile"
         ):
             captured(Function(lambda x: x + 1 if x.sum() > 0 else x), (3,))
 
@@ -193,7 +193,7 @@ class TestRefused:
                 return x * self.count
 
         model = Writes().eval()
-        with pytest.raises(UnsupportedGraphError, match="writes to .*an engine has no state"):
+        with pytest.raises(UnsupportedGraphError, match=r"writes to .*an engine has no state"):
             captured(model, (3,))
         assert torch.equal(model.count, torch.zeros(3))
 

@@ -151,7 +151,7 @@ class TestResults:
             ((x,), {"y": scale}),
             ((x, scale), {"x": x}),
         ]:
-            with pytest.raises(InputMismatchError, match="structure|keywords"):
+            with pytest.raises(InputMismatchError, match=r"structure|keywords"):
                 compiled(*args, **kwargs)
 
     def test_outputs_that_are_inputs_or_constants(self) -> None:
@@ -224,7 +224,7 @@ class TestResults:
 
 
 def _random_states() -> list[Any]:
-    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # noqa: NPY002
 
 
 def _fingerprint(model: nn.Module) -> dict[str, Any]:
@@ -300,7 +300,7 @@ class Noisy(nn.Module):
         self.inner = inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x) * random.random() + float(np.random.rand())
+        return self.inner(x) * random.random() + float(np.random.rand())  # noqa: NPY002
 
 
 @pytest.mark.filterwarnings("ignore:the model is in train mode")
@@ -422,7 +422,7 @@ class TestIndependence:
 
 class TestOptions:
     def test_require_full_compilation(self) -> None:
-        with pytest.raises(UnsupportedGraphError, match="(?s)1 operators cannot.*aten.relu") as e:
+        with pytest.raises(UnsupportedGraphError, match=r"(?s)1 operators cannot.*aten.relu") as e:
             compile_(
                 net(), [IMAGE], require_full_compilation=True, torch_executed_ops={"aten.relu"}
             )
@@ -462,7 +462,7 @@ class TestOptions:
 class TestNothingToCompile:
     def test_no_operator_for_tensorrt(self) -> None:
         with pytest.raises(
-            UnsupportedGraphError, match="(?s)nothing of the model.*torch_executed_ops"
+            UnsupportedGraphError, match=r"(?s)nothing of the model.*torch_executed_ops"
         ) as e:
             compile_(nn.ReLU().eval(), [(2, 3)], torch_executed_ops={"aten.relu"})
         report = e.value.report
@@ -544,7 +544,7 @@ class TestAutograd:
     def test_an_input_that_requires_gradients(self) -> None:
         compiled = compile_(net(), [IMAGE])
         x = torch.randn(2, 3, 8, 8, requires_grad=True)
-        with pytest.raises(AutogradError, match="requires gradients.*no_grad"):
+        with pytest.raises(AutogradError, match=r"requires gradients.*no_grad"):
             compiled(x)
         with torch.no_grad():
             assert not compiled(x).requires_grad

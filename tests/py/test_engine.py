@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import build_device, partition_for_test
+from checks import partition_for_test
 from torch import nn
 
 from trtcompile import CompileSpec, EngineBuildError, Input, _tensorrt

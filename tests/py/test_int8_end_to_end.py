@@ -266,7 +266,7 @@ class TestClassicSnippet:
         before = (folder / "calibration.cache").read_bytes()
         other = SmallNet()
         randomize(other, 4)
-        with pytest.raises(CalibrationError, match="another model.*'relu'"):
+        with pytest.raises(CalibrationError, match=r"another model.*'relu'"):
             compile_int8(other, CacheCalibrator("./calibration.cache"))
         assert (folder / "calibration.cache").read_bytes() == before
 

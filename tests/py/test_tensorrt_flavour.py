@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from checks import build_device
 from torch import nn
 
 import trtcompile
@@ -73,7 +72,7 @@ class TestFound:
             "tensorrt": SimpleNamespace(__version__="1"),
             "tensorrt_rtx": SimpleNamespace(__version__="2"),
         }
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: modules.get(name))
+        monkeypatch.setattr(importlib.util, "find_spec", modules.get)
         monkeypatch.setattr(importlib, "import_module", lambda name: modules[name])
         assert str(_tensorrt.load()) == "TensorRT 1"
         del modules["tensorrt"]
@@ -139,7 +138,7 @@ class TestBuildable:
 
     def test_no_gpu_with_tensorrt(self, no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend(monkeypatch)
-        with pytest.raises(SettingsError, match="no such GPU.*tensorrt-rtx"):
+        with pytest.raises(SettingsError, match=r"no such GPU.*tensorrt-rtx"):
             trtcompile.compile(Untraceable(), [Input((1,))])
 
     def test_a_gpu_that_is_not_there(self, a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +183,7 @@ def test_log_lines_are_kept_and_passed_on(caplog: pytest.LogCaptureFixture) -> N
     severity = _tensorrt.load().trt.ILogger.Severity
     with caplog.at_level("DEBUG", "trtcompile.tensorrt"):
         for level in (severity.ERROR, severity.WARNING, severity.INFO, severity.VERBOSE):
-            logger.log(level, f"a line of {level.name}")
+            logger.log(level, "a line of " + level.name)
     assert logger.lines == ["a line of ERROR", "a line of WARNING"]
     assert [r.message for r in caplog.records] == [
         f"a line of {name}" for name in ("ERROR", "WARNING", "INFO", "VERBOSE")

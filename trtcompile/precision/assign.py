@@ -97,7 +97,9 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
         return False
     if _names_a_dtype(node) or _floating_dtype(node) != torch.float32:
         return False
-    if not any(isinstance(n.meta.get("val"), torch.Tensor) for n in node.all_input_nodes):
+    if not any(
+        isinstance(n.meta.get("val"), (torch.Tensor, tuple, list)) for n in node.all_input_nodes
+    ):
         return False  # it makes a tensor of PyTorch's default type
     return all(_floating_dtype(n) in (torch.float32, None) for n in node.all_input_nodes)
 

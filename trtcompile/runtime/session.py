@@ -91,15 +91,23 @@ class EngineSession:
     def _shapes_of_outputs(self) -> list[tuple[int, ...]]:
         if self._output_shapes is not None:
             return self._output_shapes
-        if not self._is_static and (unknown := self._context.infer_shapes()):
-            raise InputMismatchError(
-                f"the inputs have shapes that {self._engine.name} does not take together: TensorRT finds no shape for "
-                f"{', '.join(unknown)}. Pass sizes that fit each other."
-            )
+        if not self._is_static:
+            self._infer_shapes()
         shapes = [tuple(self._context.get_tensor_shape(b.name)) for b in self._engine.outputs]
         if self._is_static:
             self._output_shapes = shapes
         return shapes
+
+    def _infer_shapes(self) -> None:
+        try:
+            unknown = self._context.infer_shapes()
+        except RuntimeError as error:  # sizes that contradict each other
+            unknown = [str(error)]
+        if unknown:
+            raise InputMismatchError(
+                f"the inputs have shapes that {self._engine.name} does not take together: TensorRT infers no shapes "
+                f"({', '.join(unknown)}). Pass sizes that fit each other."
+            )
 
     def _launch(self, caller: torch.cuda.Stream) -> None:
         if caller != torch.cuda.default_stream(self._device):

@@ -21,6 +21,7 @@ class StubRunner:
 
     def __init__(self, plan: bytes, example: torch.Tensor) -> None:
         self._function, self.ms = PLANS[plan]
+        self.host_ms = 0.001 if self.ms > 0.01 else 0.009
 
     def run(self, batch: torch.Tensor) -> torch.Tensor:
         return self._function(batch)
@@ -29,7 +30,7 @@ class StubRunner:
         return "{}"
 
     def sample(self, samples: int, replays: int) -> Sample:
-        return Sample([self.ms] * samples, 0.001)
+        return Sample([self.ms] * samples, self.host_ms)
 
 
 PLANS: dict[bytes, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {}
@@ -143,3 +144,11 @@ def test_clocks_are_read_after_each_pass():
     assert result["clocks_after_pass"] == [
         {"pass": number, "clocks.sm": "1980 MHz"} for number in (1, 2, 3)
     ]
+
+
+def test_launches_that_may_not_keep_the_device_busy_are_noted():
+    _, result, _ = measure(stub("ours-int8", ms=0.01), stub("onnx-int8", ms=1.0))
+    notes = result["contenders"]["ours-int8"]["notes"]
+    assert len(notes) == 3
+    assert notes[0].startswith("pass 1: enqueuing takes 0.009 ms")
+    assert result["contenders"]["onnx-int8"]["notes"] == []

@@ -296,6 +296,7 @@ def test_checkpoint_round_trip(example: Any, tmp_path: Path) -> None:
 def trained(example: Any, digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of `train.py`, and a second one of the same seed beside it."""
     folder = tmp_path_factory.mktemp("trained")
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example.train, "load", lambda *_, **__: few_of_each(example, digits, 96))
         for name in ("first.pt", "second.pt"):
@@ -305,6 +306,7 @@ def trained(example: Any, digits: Any, tmp_path_factory: pytest.TempPathFactory)
                     *("--seed=3", "--device=cpu", f"--output={folder / name}"),
                 ]
             )
+    torch.set_num_threads(threads)
     return folder
 
 

@@ -75,7 +75,7 @@ def _cut(engine_graph: fx.GraphModule) -> tuple[fx.GraphModule, list[str], list[
             given.meta["val"] = value.meta["val"]
             for reader in readers:
                 copies[reader].replace_input_with(copies[value], given)
-    results = [node for node in engine_graph.graph.nodes if node.op == "output"][0].args[0]
+    results = next(node for node in engine_graph.graph.nodes if node.op == "output").args[0]
     computed = list(dict.fromkeys([*quantized, *results]))
     assert isinstance(output, tuple) and len(output) == len(results)
     graph.output(tuple(copies[value] for value in computed))

@@ -274,8 +274,6 @@ def test_compile_builds_an_int8_plan_of_a_third_of_the_fp32_plan(resnet: nn.Modu
         assert_close_to_eager(int8.lowered, resnet, x, 1e-4)
 
 
-def assert_close_to_eager(
-    simulation: nn.Module, model: nn.Module, x: Tensor, atol: float
-) -> None:
+def assert_close_to_eager(simulation: nn.Module, model: nn.Module, x: Tensor, atol: float) -> None:
     expected = without_gradients(model, x)
     torch.testing.assert_close(without_gradients(simulation, x), expected, rtol=0, atol=atol)

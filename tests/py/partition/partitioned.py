@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from checks import OracleSession, capture_for_test, operators
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from checks import OracleSession, capture_for_test, operators
 from trtcompile.compiler import prepare, split
 from trtcompile.conversion import convert
 from trtcompile.partition import PartitionedGraph, PartitionReport

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from partition.partitioned import assert_runs_as, parts, vector
 from torch import Tensor, nn
 
-from partition.partitioned import assert_runs_as, parts, vector
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 import torch
+from partition.partitioned import Parts, parts, vector
 from torch import Tensor, nn
 
-from partition.partitioned import Parts, parts, vector
 from trtcompile.errors import PrecisionWarning
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 

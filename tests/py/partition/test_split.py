@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from checks import build_device, install_oracle
+from partition.partitioned import assert_runs_as, parts, vector
 from torch import Tensor, nn
 
 import trtcompile
-from checks import build_device, install_oracle
-from partition.partitioned import assert_runs_as, parts, vector
 from trtcompile import Input
 from trtcompile.errors import UnsupportedGraphError
 
@@ -133,7 +133,9 @@ def test_full_compilation_names_everything_that_fell_back() -> None:
     def model(x: Tensor) -> Tensor:
         return torch.tanh(torch.special.bessel_j0(torch.sigmoid(torch.relu(x))))
 
-    with pytest.raises(UnsupportedGraphError, match="2 operators cannot go into TensorRT") as caught:
+    with pytest.raises(
+        UnsupportedGraphError, match="2 operators cannot go into TensorRT"
+    ) as caught:
         parts(model, [vector()], "sigmoid", require_full_compilation=True)
     report = caught.value.report
     assert [row.operator for row in report.fallbacks] == [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-
 from partition.partitioned import assert_runs_as, parts, vector
 
 
@@ -12,7 +11,9 @@ def test_an_operator_without_a_converter_says_so() -> None:
         return torch.relu(torch.special.bessel_j0(torch.relu(x)))
 
     result = parts(model, [vector()])
-    assert result.reasons == {"special_bessel_j0": "aten.special_bessel_j0.default has no converter"}
+    assert result.reasons == {
+        "special_bessel_j0": "aten.special_bessel_j0.default has no converter"
+    }
     assert result.engines == [["relu"], ["relu"]] and result.torch == ["special_bessel_j0"]
     assert_runs_as(result, model, vector())
 

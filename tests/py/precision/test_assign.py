@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import check_op, randomize
+from partition.partitioned import Parts, assert_runs_as, parts
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from checks import check_op, randomize
-from partition.partitioned import Parts, assert_runs_as, parts
+from trtcompile.node_info import operator_name
 from trtcompile.precision.assign import KEPT_IN_FP32
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 
@@ -30,7 +31,8 @@ def typed(graph_module: GraphModule) -> list[str]:
         if node.op == "call_function":
             value = node.meta["val"]
             value = value[0] if isinstance(value, (tuple, list)) else value
-            name = str(node.target).split(".")[1]
+            name = operator_name(node)
+            name = name.split(".")[1] if "." in name else name
             result.append(f"{name}:{names.get(value.dtype, value.dtype)}")
     return result
 
@@ -96,7 +98,7 @@ def test_sensitive_operators_stay_in_fp32() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: torch.exp(x),
+        torch.exp,
         lambda x: torch.log(x.abs() + 1),
         lambda x: torch.rsqrt(x.abs() + 1),
         lambda x: torch.reciprocal(x.abs() + 1),
@@ -280,3 +282,15 @@ def test_the_simulation_in_fp16_is_what_the_network_computes() -> None:
     with torch.no_grad():
         (simulated,) = result.lowered(image())
     torch.testing.assert_close(result.run(image())[0], simulated, rtol=2e-3, atol=2e-3)
+
+
+def test_operators_with_several_outputs_work_in_fp16_whole() -> None:
+    def model(x: Tensor) -> Tensor:
+        first, second = torch.tanh(x).split(4, dim=2)
+        return first * second
+
+    result = lowered(model, image())
+    assert typed(result.lowered).count("_to_copy:f32") == 1
+    assert typed(result.lowered)[-2:] == ["mul:f16", "_to_copy:f32"]
+    assert_types_are_true(result.lowered, image())
+    assert_runs_as(result, model, image(), tolerance=1e-2)

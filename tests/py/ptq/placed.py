@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from checks import capture_for_test
 from torch import nn
 from torch.fx import GraphModule
 
-from checks import capture_for_test
 from trtcompile.lowering import lower
 from trtcompile.node_info import layer_name
 from trtcompile.partition import judge

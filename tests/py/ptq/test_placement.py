@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from ptq.placed import conv, image, placed
 from torch import Tensor, nn
 from torchvision.models.densenet import _DenseLayer
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
-
-from ptq.placed import conv, image, placed
 
 
 def stem(block: nn.Module) -> nn.Module:
@@ -19,9 +18,7 @@ def stem(block: nn.Module) -> nn.Module:
 
 
 def projection(outputs: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(8, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs)
-    )
+    return nn.Sequential(nn.Conv2d(8, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
 
 
 def test_inputs_of_convolutions_and_linear_layers_are_quantized() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from ptq.placed import conv, image, placed
+from torch import Tensor, nn
 
 
 def test_one_scale_through_max_pool_and_flatten() -> None:

@@ -1,0 +1,77 @@
+"""What depends on constants alone is computed at compile time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from checks import check_pass, operators
+from torch import Tensor, nn
+
+from trtcompile.lowering.fold_constants import fold_constants
+
+
+class Standardized(nn.Module):
+    """Weight standardization: the weight is computed from a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return torch.conv2d(x, weight)
+
+
+def test_a_weight_made_of_weights_becomes_one_constant() -> None:
+    graph_module = check_pass(Standardized(), [torch.randn(1, 3, 5, 5)], fold_constants, rewrites=2)
+    assert operators(graph_module) == ["aten.convolution.default"]
+    (weight,) = graph_module.buffers()
+    assert weight.mean((1, 2, 3)).abs().max() < 1e-6 and weight.is_contiguous()
+
+
+class Reading(nn.Module):
+    """A function of the input and a constant."""
+
+    def __init__(self, function: object, constant: Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("constant", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.constant)  # type: ignore[operator]
+
+
+def test_what_depends_on_an_input_is_not_folded() -> None:
+    model = Reading(lambda x, c: (x + c) * c, torch.randn(3))
+    graph_module = check_pass(model, [torch.randn(2, 3)], fold_constants, rewrites=0)
+    assert operators(graph_module) == ["aten.add.Tensor", "aten.mul.Tensor"]
+
+
+def test_constants_much_larger_than_what_made_them_are_not_folded() -> None:
+    """16 MiB is the limit."""
+    floats = 4 * 2**20
+    small = Reading(lambda x, c: x + c.expand(floats, 1)[:1] * 2, torch.randn(1))
+    large = Reading(lambda x, c: x + (c.expand(floats + 1, 1) * 2)[:1], torch.randn(1))
+    x = torch.randn(2, 1)
+    assert operators(check_pass(small, [x], fold_constants, rewrites=3)) == ["aten.add.Tensor"]
+    kept = operators(check_pass(large, [x], fold_constants, rewrites=0))
+    assert "aten.expand.default" in kept and "aten.mul.Tensor" in kept
+
+
+def test_random_operators_are_not_folded() -> None:
+    model = Reading(lambda x, c: x + torch.bernoulli(c) * 0, torch.full((3,), 0.5))
+    graph_module = check_pass(model, [torch.randn(2, 3)], fold_constants, rewrites=0)
+    assert any("bernoulli" in name for name in operators(graph_module))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_types_are_kept(dtype: torch.dtype) -> None:
+    constant = torch.tensor([1, 0, 2]).to(dtype)
+    model = Reading(lambda x, c: torch.where(c.flip(0) != 0, x, -x), constant)
+    graph_module = check_pass(model, [torch.randn(2, 3)], fold_constants, rewrites=2)
+    assert operators(graph_module)[-1] == "aten.where.self"
+
+
+def test_what_nothing_reads_any_more_is_freed() -> None:
+    graph_module = check_pass(Standardized(), [torch.randn(1, 3, 5, 5)], fold_constants, rewrites=2)
+    assert len(list(graph_module.buffers())) == 1
