@@ -37,12 +37,13 @@ def plot_scales(
         linewidth=2.5,
         zorder=1,
     )
-    for scales, label, colour in (
-        (entropy, "entropy", ENTROPY_COLOUR),
-        (minmax, "min-max", MINMAX_COLOUR),
+    # The second dot is smaller, so that both show where the scales are equal.
+    for scales, label, colour, size in (
+        (entropy, "entropy", ENTROPY_COLOUR, 80),
+        (minmax, "min-max", MINMAX_COLOUR, 26),
     ):
         values = [scales[name] for name in names]
-        axes.scatter(values, rows, s=46, color=colour, label=label, zorder=2)
+        axes.scatter(values, rows, s=size, color=colour, label=label, zorder=2)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

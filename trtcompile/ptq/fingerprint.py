@@ -33,10 +33,19 @@ def fingerprints(graph_module: GraphModule) -> dict[Node, str]:
             _update_with_tensor(digest, getattr(graph_module, str(node.target)))
         else:
             digest.update(f"{node.op} {operator_name(node)}".encode())
-            args = node.args[:1] if node.target in _SHAPE_ONLY else node.args
+            args = node.args
+            if node.target in _SHAPE_ONLY:
+                args = (args[0], *_known_shape(node))
             digest.update(_canonical((args, sorted(node.kwargs.items())), hashes).encode())
         hashes[node] = digest.hexdigest()
     return hashes
+
+
+def _known_shape(node: Node) -> tuple[int, str]:
+    """Of the sizes that a reshape is given, what the batch size has no part in: their number, and the last."""
+    shape = node.meta["val"].shape
+    last = str(shape[-1]) if len(shape) > 1 and isinstance(shape[-1], int) else "any"
+    return len(shape), last
 
 
 def graph_hash(graph_module: GraphModule) -> str:
