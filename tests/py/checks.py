@@ -62,7 +62,8 @@ def partition_for_test(
     model: nn.Module | Callable[..., Any], inputs: Sequence[Any], **options: Any
 ) -> tuple[CapturedGraph, PartitionedGraph, CompileSpec]:
     """Runs every stage before conversion."""
-    if can_run_engines():  # TensorRT would time every kernel that it knows; numbers do not depend on the choice
+    # Otherwise TensorRT times every kernel that it knows; the numbers do not depend on its choice.
+    if can_run_engines():
         options.setdefault("optimization_level", 0)
     spec = CompileSpec(device=build_device(disable_tf32=True), **options)
     captured = capture_for_test(model, inputs)

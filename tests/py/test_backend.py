@@ -596,9 +596,9 @@ class TestInt8:
     def test_each_batch_size_gets_the_same_table(self, modules: Compiled) -> None:
         model = net()
         compiled = trt(model, **int8([image(4)]))
-        for batch in (2, 5, 3):
+        for batch in (2, 5):
             compiled(image(batch))
-        assert len(modules) == 3
+        assert len(modules) == 2
         assert all(m.calibration_table == modules[0].calibration_table for m in modules)
 
     def test_a_cache_from_compile(self, tmp_path: Path, modules: Compiled) -> None:

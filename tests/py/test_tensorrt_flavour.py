@@ -183,8 +183,6 @@ def test_log_lines_are_kept_and_passed_on(caplog: pytest.LogCaptureFixture) -> N
     severity = _tensorrt.load().trt.ILogger.Severity
     with caplog.at_level("DEBUG", "trtcompile.tensorrt"):
         for level in (severity.ERROR, severity.WARNING, severity.INFO, severity.VERBOSE):
-            logger.log(level, "a line of " + level.name)
-    assert logger.lines == ["a line of ERROR", "a line of WARNING"]
-    assert [r.message for r in caplog.records] == [
-        f"a line of {name}" for name in ("ERROR", "WARNING", "INFO", "VERBOSE")
-    ]
+            logger.log(level, level.name)
+    assert logger.lines == ["ERROR", "WARNING"]
+    assert [r.message for r in caplog.records] == ["ERROR", "WARNING", "INFO", "VERBOSE"]
