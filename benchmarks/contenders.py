@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from engine_layers import expected_int8
-from models import Workload
+from workloads import Workload
 from onnx_route import build_route
 from stages import BUILDER, timed_stages
 from torch import nn

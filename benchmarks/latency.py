@@ -20,7 +20,7 @@ from typing import Any
 import environment
 import torch
 from contenders import CONTENDERS
-from models import IMAGE_SIZE, workload
+from workloads import IMAGE_SIZE, workload
 from result_file import ResultFileError, read_result, write_result
 from row import Row, Settings
 from summary import markdown

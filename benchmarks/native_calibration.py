@@ -19,7 +19,7 @@ from typing import Any
 import environment
 import torch
 from metrics import spread
-from models import with_example_on_path
+from workloads import with_example_on_path
 from onnx_route import CALIBRATORS, build_route, export_onnx
 from result_file import write_result
 from tensor_pairs import NamedTensor, pair, tensors_of_graph, tensors_of_onnx

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import environment
 import torch
-from models import IMAGE_SIZE, build, randomize
+from workloads import IMAGE_SIZE, build, randomize
 from result_file import write_result
 from stages import BUILDER, timed_stages
 

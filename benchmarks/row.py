@@ -14,7 +14,7 @@ import torch
 from contenders import Built, Contender
 from engine_layers import int8_summary
 from metrics import sqnr_db, top1
-from models import Workload
+from workloads import Workload
 from timing import interleave
 from torch import nn
 

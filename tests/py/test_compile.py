@@ -94,7 +94,9 @@ class TestResults:
         for batch in (1, 2, 5):
             assert_matches(compiled, model, torch.randn(batch, 3, 8, 8))
 
-    @pytest.mark.parametrize("inputs", [IMAGE, [(2, 3, 8, 8)], torch.randn(2, 3, 8, 8)], ids=str)
+    @pytest.mark.parametrize(
+        "inputs", [IMAGE, [(2, 3, 8, 8)], torch.randn(2, 3, 8, 8)], ids=["input", "shape", "tensor"]
+    )
     def test_forms_of_inputs(self, model: Net, inputs: Any) -> None:
         assert_matches(compile_(model, inputs), model, torch.randn(2, 3, 8, 8))
 

@@ -115,7 +115,17 @@ class TestParse:
             torch.randn(2, 3),
             [torch.randn(2, 6)[:, ::2]],
         ],
-        ids=str,
+        ids=[
+            "inputs",
+            "tuple",
+            "input",
+            "shapes",
+            "lists",
+            "sizes",
+            "tensors",
+            "tensor",
+            "strided",
+        ],
     )
     def test_one_tensor(self, given_: Any) -> None:
         assert parse_inputs(given_) == (Input((2, 3)),)

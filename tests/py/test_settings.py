@@ -326,7 +326,7 @@ class TestCalibrator:
     @pytest.mark.parametrize(
         "calibrator",
         [DataLoaderCalibrator([torch.zeros(1)]), CacheCalibrator("x"), Scales()],
-        ids=str,
+        ids=lambda calibrator: type(calibrator).__name__,
     )
     def test_calibrators(self, calibrator: Any) -> None:
         spec = CompileSpec(enabled_precisions={torch.int8}, calibrator=calibrator)

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from contenders import build_ours
-from models import Workload, random_images, randomize, with_example_on_path
+from workloads import Workload, random_images, randomize, with_example_on_path
 from native_calibration import compare, is_good, our_tables, read_cache
 from onnx_route import (
     INPUT_NAME,

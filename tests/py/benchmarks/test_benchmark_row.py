@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from contenders import Built, Contender
-from models import Workload
+from workloads import Workload
 from row import Row, Settings
 from timing import Sample
 from torch import nn

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 from metrics import sqnr_db
-from models import Workload, build, random_images, randomize, settle, with_example_on_path, workload
+from workloads import (
+    Workload,
+    build,
+    random_images,
+    randomize,
+    settle,
+    with_example_on_path,
+    workload,
+)
 from torch import nn
 
 
@@ -92,7 +100,7 @@ def test_images_differ_by_more_than_noise():
 @pytest.mark.parametrize(("batch", "images", "expected"), [(1, 5, 5), (4, 5, 8), (16, 5, 16)])
 def test_workload_has_whole_batches(batch, images, expected, monkeypatch):
     tiny = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 5))
-    monkeypatch.setattr("models.build", lambda name: tiny)
+    monkeypatch.setattr("workloads.build", lambda name: tiny)
     made = workload("vgg16", batch, images=images)
     assert isinstance(made, Workload)
     assert made.input_shape == (batch, 3, 32, 32)
