@@ -19,9 +19,9 @@ import environment
 import torch
 from engine_layers import expected_int8, int8_layers
 from metrics import sqnr_db, top1
-from workloads import with_example_on_path
 from result_file import write_result
 from torch.utils.data import DataLoader
+from workloads import with_example_on_path
 
 import trtcompile
 from trtcompile.ptq import DataLoaderCalibrator

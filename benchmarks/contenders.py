@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from engine_layers import expected_int8
-from workloads import Workload
 from onnx_route import build_route
 from stages import BUILDER, timed_stages
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from workloads import Workload
 
 import trtcompile
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator

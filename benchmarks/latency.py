@@ -20,11 +20,11 @@ from typing import Any
 import environment
 import torch
 from contenders import CONTENDERS
-from workloads import IMAGE_SIZE, workload
 from result_file import ResultFileError, read_result, write_result
 from row import Row, Settings
 from summary import markdown
 from timing import PlanRunner
+from workloads import IMAGE_SIZE, workload
 
 from trtcompile import _tensorrt
 

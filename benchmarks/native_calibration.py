@@ -19,10 +19,10 @@ from typing import Any
 import environment
 import torch
 from metrics import spread
-from workloads import with_example_on_path
 from onnx_route import CALIBRATORS, build_route, export_onnx
 from result_file import write_result
 from tensor_pairs import NamedTensor, pair, tensors_of_graph, tensors_of_onnx
+from workloads import with_example_on_path
 
 from trtcompile import compiler
 from trtcompile.inputs import Input, parse_inputs

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import environment
 import torch
-from workloads import IMAGE_SIZE, build, randomize
 from result_file import write_result
 from stages import BUILDER, timed_stages
+from workloads import IMAGE_SIZE, build, randomize
 
 from trtcompile import _tensorrt, compiler
 from trtcompile.inputs import Input, parse_inputs

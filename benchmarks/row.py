@@ -14,9 +14,9 @@ import torch
 from contenders import Built, Contender
 from engine_layers import int8_summary
 from metrics import sqnr_db, top1
-from workloads import Workload
 from timing import interleave
 from torch import nn
+from workloads import Workload
 
 LONG_BUILD_SECONDS = 60.0  # one build of a side is enough if it takes longer
 HOST_SHARE = 0.8  # of the device time; above it, launches may not keep the device busy

@@ -56,12 +56,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        name="batch norm: groups of a transposed kernel ignored",
+        name="batch norm: groups of a transposed kernel interleaved",
         file="trtcompile/lowering/fold_batch_norm.py",
-        old="per_group = weight.reshape(groups, -1, *weight.shape[1:])\n    factors = scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))",
-        new="per_group = weight.reshape(groups, -1, *weight.shape[1:])\n    factors = scale.reshape(-1, groups).t().reshape(groups, 1, -1, *[1] * (weight.dim() - 2))",
+        old="scale.reshape(groups, 1, -1, ",
+        new="scale.reshape(-1, groups).t().reshape(groups, 1, -1, ",
         tests=(
-            "tests/py/lowering/test_fold_batch_norm.py::test_a_norm_behind_a_layer_is_folded[transposed grouped]",
+            (
+                "tests/py/lowering/test_fold_batch_norm.py::test_a_norm_behind_a_layer_is_folded"
+                "[transposed grouped]"
+            ),
         ),
     ),
     Mutation(
@@ -197,15 +200,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         file="trtcompile/ptq/histogram.py",
         old="bins = torch.arange(BINS, device=self.device) >> shift",
         new="bins = (torch.arange(BINS, device=self.device) + 1).clamp(max=BINS - 1) >> shift",
-        tests=(
-            "tests/py/ptq/test_histogram.py::test_counts_are_exact",
-            "tests/py/ptq/test_histogram.py::test_many_values_cross_chunks_and_growth",
-        ),
+        tests=("tests/py/ptq/test_histogram.py::test_many_values_cross_chunks_and_growth",),
     ),
     Mutation(
         name="precision: softmax in FP16",
         file="trtcompile/precision/assign.py",
-        old="        aten._softmax.default,\n",
+        old="        aten.softmax.int,\n",
         new="",
         tests=("tests/py/precision/test_assign.py::test_sensitive_operators_stay_in_fp32",),
     ),

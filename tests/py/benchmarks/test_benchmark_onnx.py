@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 from contenders import build_ours
-from workloads import Workload, random_images, randomize, with_example_on_path
 from native_calibration import compare, is_good, our_tables, read_cache
 from onnx_route import (
     INPUT_NAME,
@@ -22,6 +21,7 @@ from onnx_route import (
 from stages import BUILDER
 from tensor_pairs import PairingError, pair, tensors_of_onnx
 from torch import nn
+from workloads import Workload, random_images, randomize, with_example_on_path
 
 from trtcompile import _tensorrt
 from trtcompile.ptq import CalibrationAlgo

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from contenders import Built, Contender
-from workloads import Workload
 from row import Row, Settings
 from timing import Sample
 from torch import nn
+from workloads import Workload
 
 FAST = Settings(builds=3, rounds=5, seconds_per_turn=0.1, samples_per_turn=4)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from metrics import sqnr_db
+from torch import nn
 from workloads import (
     Workload,
     build,
@@ -12,7 +13,6 @@ from workloads import (
     with_example_on_path,
     workload,
 )
-from torch import nn
 
 
 @pytest.fixture(scope="module")

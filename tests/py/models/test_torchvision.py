@@ -37,19 +37,24 @@ LEAST_SQNR = 6.0
 class Case:
     """A model of torchvision and a small size of its images.
 
+    ``settled`` fits running statistics to data: with random ones, 19 layers deep, outputs hardly differ between images,
+    and eager FP32 itself is 2e-4 of their spread away from FP64.
+
     GoogLeNet ends in maps of 3x3 at size 96. At 64 they are 2x2, and means of four integers lie on
     the edge between two integers far too often to compare roundings.
     """
 
     name: str
     size: int = 64
+    settled: bool = False
 
     def build(self) -> nn.Module:
         import torchvision
 
         options = {"init_weights": False} if self.name == "googlenet" else {}
         model = getattr(torchvision.models, self.name)(weights=None, **options)
-        return randomize(model, seed=len(self.name))
+        model = randomize(model, seed=len(self.name))
+        return settle(model, images(16, self.size, seed=3)) if self.settled else model
 
 
 FAST = (
@@ -69,13 +74,24 @@ SLOW = (
     Case("vgg13_bn", 32),
     Case("vgg16_bn", 32),
     Case("vgg19", 32),
-    Case("vgg19_bn", 32),
+    Case("vgg19_bn", 32, settled=True),
     Case("squeezenet1_0"),
 )
 CASES = [
     *(pytest.param(case, id=case.name) for case in FAST),
     *(pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in SLOW),
 ]
+
+
+def settle(model: nn.Module, x: Tensor) -> nn.Module:
+    """Gives every batch norm the running statistics of ``x``."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the statistics of this batch alone
+    with torch.no_grad():
+        model(x)
+    return model.eval()
 
 
 def images(count: int, size: int, seed: int) -> Tensor:
