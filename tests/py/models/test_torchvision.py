@@ -38,7 +38,8 @@ class Case:
     """A model of torchvision and a small size of its images.
 
     ``settled`` fits running statistics to data: with random ones, 19 layers deep, outputs hardly differ between images,
-    and eager FP32 itself is 2e-4 of their spread away from FP64.
+    and eager FP32 itself is 2e-4 of their spread away from FP64. Settled, they differ, and the noise of 19 quantized
+    layers grows with them: hence a lower ``least_sqnr``, in dB.
 
     GoogLeNet ends in maps of 3x3 at size 96. At 64 they are 2x2, and means of four integers lie on
     the edge between two integers far too often to compare roundings.
@@ -47,6 +48,7 @@ class Case:
     name: str
     size: int = 64
     settled: bool = False
+    least_sqnr: float = LEAST_SQNR
 
     def build(self) -> nn.Module:
         import torchvision
@@ -74,7 +76,7 @@ SLOW = (
     Case("vgg13_bn", 32),
     Case("vgg16_bn", 32),
     Case("vgg19", 32),
-    Case("vgg19_bn", 32, settled=True),
+    Case("vgg19_bn", 32, settled=True, least_sqnr=3.0),
     Case("squeezenet1_0"),
 )
 CASES = [
@@ -232,11 +234,11 @@ def test_one_engine_with_the_right_values_in_fp32_and_in_int8(case: Case) -> Non
     simulated = simulate(captured, x)
     errors = errors_between_cuts(int8.partitioned.engines[0].graph_module, [x])
     assert len(errors) > count / 2 and max(errors.values()) < INT8_TOLERANCE, errors
-    assert sqnr(simulated, expected) > LEAST_SQNR
-    assert sqnr(int8.run(x), expected) > LEAST_SQNR
+    assert sqnr(simulated, expected) > case.least_sqnr
+    assert sqnr(int8.run(x), expected) > case.least_sqnr
     for factor in (8.0, 1 / 8):
         wrong = without_gradients(with_scales_times(factor, captured.graph_module), x)
-        assert sqnr(wrong[0], expected) < LEAST_SQNR
+        assert sqnr(wrong[0], expected) < case.least_sqnr
 
     assert len(int8.build().plan) > 0
 
