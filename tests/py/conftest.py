@@ -75,6 +75,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     path = config.getoption("summary")
-    if path is not None:
+    # A worker that loses its controller ends a session of its own, with its own few tests.
+    if path is not None and not hasattr(config, "workerinput"):
         write_summary(path, terminalreporter.stats, int(exitstatus), config.getoption("commit"))
         terminalreporter.write_line(f"summary: {path}")

@@ -91,23 +91,23 @@ class EngineSession:
     def _shapes_of_outputs(self) -> list[tuple[int, ...]]:
         if self._output_shapes is not None:
             return self._output_shapes
-        if not self._is_static:
-            self._infer_shapes()
-        shapes = [tuple(self._context.get_tensor_shape(b.name)) for b in self._engine.outputs]
+        shapes = [self._shape_of(b.name) for b in self._engine.outputs]
         if self._is_static:
             self._output_shapes = shapes
         return shapes
 
-    def _infer_shapes(self) -> None:
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        # Not through infer_shapes(): TensorRT 10.6 crashes in it on sizes that contradict each other.
         try:
-            unknown = self._context.infer_shapes()
-        except RuntimeError as error:  # sizes that contradict each other
-            unknown = [str(error)]
-        if unknown:
+            shape = tuple(self._context.get_tensor_shape(name))
+        except ValueError:  # 10.6 stands for "unknown" with a negative rank
+            shape = (-1,)
+        if any(size < 0 for size in shape):
             raise InputMismatchError(
-                f"the inputs have shapes that {self._engine.name} does not take together: TensorRT infers no shapes "
-                f"({', '.join(unknown)}). Pass sizes that fit each other."
+                f"the inputs have shapes that {self._engine.name} does not take together: TensorRT infers no shape "
+                f"for {name}. Pass sizes that fit each other."
             )
+        return shape
 
     def _launch(self, caller: torch.cuda.Stream) -> None:
         if caller != torch.cuda.default_stream(self._device):

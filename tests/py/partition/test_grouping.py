@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from checks import randomize
 from partition.partitioned import assert_runs_as, parts, vector
 from torch import Tensor, nn
 
@@ -134,7 +135,7 @@ def test_casts_and_qdq_do_not_make_a_block_larger() -> None:
 
 
 def test_int8_weights_are_in_the_engine_of_their_operator() -> None:
-    model = nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6))
+    model = randomize(nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6)), seed=0)
     calibrator = DataLoaderCalibrator(
         [vector()], algo_type=CalibrationAlgo.MINMAX_CALIBRATION, progress=False
     )
@@ -167,10 +168,14 @@ class LateResidual(nn.Module):
 
 
 def test_qdq_of_a_residual_is_in_the_engine_that_adds_it() -> None:
-    x = torch.randn(1, 2, 4, 4)
+    x = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     calibrator = DataLoaderCalibrator([x], progress=False)
     result = parts(
-        LateResidual(), [x], "sigmoid", enabled_precisions={torch.int8}, calibrator=calibrator
+        randomize(LateResidual(), seed=0),
+        [x],
+        "sigmoid",
+        enabled_precisions={torch.int8},
+        calibrator=calibrator,
     )
     first, second = result.engines
     assert first.count("quantize_per_tensor") == 1 and second.count("quantize_per_tensor") == 1
