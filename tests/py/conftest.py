@@ -41,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same random tensors in every run and on every worker: a red run repeats."""
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = missing_for_gpu_tests()
     if missing is not None:
