@@ -53,6 +53,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--rounds", type=_positive, default=defaults.rounds)
     parser.add_argument("--seconds-per-turn", type=float, default=defaults.seconds_per_turn)
     parser.add_argument(
+        "--layers", action="store_true", help="also time each layer of each side's first engine"
+    )
+    parser.add_argument(
         "--images", type=_positive, default=64, help="to calibrate, and to check outputs with"
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -103,7 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = environment.describe(options.commit)
     print(f"{machine['machine']['gpu']}, {machine['versions']}", flush=True)
     startup_seconds = start_tensorrt()
-    settings = Settings(options.builds, options.rounds, options.seconds_per_turn)
+    settings = Settings(
+        options.builds, options.rounds, options.seconds_per_turn, layers=options.layers
+    )
     chosen = [CONTENDERS[name] for name in options.contenders]
     files, good = [], True
     for batch in options.batch:

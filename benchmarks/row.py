@@ -33,12 +33,14 @@ class Settings:
         rounds: interleaved turns after each pass of builds.
         seconds_per_turn: the length of one engine's turn.
         samples_per_turn: samples in one turn, whose median is the turn's result.
+        layers: also time each layer of each side's first engine.
     """
 
     builds: int = 3
     rounds: int = 7
     seconds_per_turn: float = 0.3
     samples_per_turn: int = 10
+    layers: bool = False
 
 
 class Row:
@@ -209,6 +211,9 @@ class Row:
             if host_ms > HOST_SHARE * statistics.median(one.median_ms for one in rounds):
                 note = f"pass {number}: enqueuing takes {host_ms:.3f} ms, so the host may limit it"
                 self.result["contenders"][name]["notes"].append(note)
+        if self._settings.layers and number == 1:
+            for name, runner in self._runners.items():
+                self.result["contenders"][name]["builds"][-1]["layers"] = runner.layers()
         medians = {n: statistics.median(one.median_ms for one in r) for n, r in measured.items()}
         spoken = ", ".join(f"{name} {ms:.4f} ms" for name, ms in medians.items())
         print(f"pass {number}: {spoken}; {time.perf_counter() - start:.1f} s", flush=True)

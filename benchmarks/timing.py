@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
+from layer_times import layer_rows, profile
 
 from trtcompile import _tensorrt
 
@@ -84,6 +85,7 @@ class PlanRunner:
             self._graph = self._capture()
 
     def _bind(self, trt: Any, example: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self._buffers: dict[str, torch.Tensor] = {}
         buffers: dict[Any, list[torch.Tensor]] = {
             trt.TensorIOMode.INPUT: [],
             trt.TensorIOMode.OUTPUT: [],
@@ -95,6 +97,7 @@ class PlanRunner:
                 raise ValueError(f"binding {name!r} of shape {shape} is not static FP32.")
             buffer = torch.empty(shape, dtype=torch.float32, device=example.device)
             self._context.set_tensor_address(name, buffer.data_ptr())
+            self._buffers[name] = buffer
             buffers[self._engine.get_tensor_mode(name)].append(buffer)
         inputs, outputs = buffers[trt.TensorIOMode.INPUT], buffers[trt.TensorIOMode.OUTPUT]
         if len(inputs) != 1 or len(outputs) != 1 or inputs[0].shape != example.shape:
@@ -122,6 +125,19 @@ class PlanRunner:
         trt = _tensorrt.load().trt
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    def layers(self) -> list[dict[str, Any]]:
+        """Each layer with its time, on a context of its own."""
+        context = self._engine.create_execution_context()
+        for name, buffer in self._buffers.items():
+            context.set_tensor_address(name, buffer.data_ptr())
+
+        def execute() -> None:
+            if not context.execute_async_v3(self._stream.cuda_stream):
+                raise RuntimeError(f"TensorRT failed to launch: {'; '.join(self._logger.lines)}")
+            self._stream.synchronize()
+
+        return layer_rows(self.inspect(), profile(context, execute))
 
     def run(self, batch: torch.Tensor) -> torch.Tensor:
         """The output for one batch, through the very graph that is timed; both on the GPU."""

@@ -5,10 +5,12 @@ Nothing here runs at import; ``load()`` imports the first flavour that is instal
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +112,18 @@ def new_logger() -> Any:
             _log.log(min(level, logging.INFO), message)
 
     return KeepingLogger()
+
+
+@contextlib.contextmanager
+def builder_library_kept() -> Iterator[None]:
+    """Keeps TensorRT's kernel library loaded from one build to the next.
+
+    The first builder of a process loads it and the last one unloads it, which takes seconds each time; the library
+    takes 2 GB, too much to keep it longer than a compilation.
+    """
+    builder = trt.Builder(new_logger())
+    yield
+    del builder
 
 
 def gpu_capability(gpu_id: int) -> str | None:

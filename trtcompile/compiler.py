@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from trtcompile import _tensorrt
 from trtcompile.capture import CapturedGraph, capture
 from trtcompile.conversion import REGISTRY, convert
-from trtcompile.engine import build_engine, check_buildable, gpu_is_present
+from trtcompile.engine import Engine, build_engine, check_buildable, gpu_is_present
 from trtcompile.errors import PrecisionWarning, TRTCompileWarning, UnsupportedGraphError
 from trtcompile.inputs import flat_inputs, parse_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
@@ -89,9 +90,9 @@ def compile_captured(
     graph_module = captured.graph_module
     identity, quantization = prepare(captured, spec)
     partitioned, report = split(captured, spec, quantization)
-    for engine_partition in partitioned.engines:
-        network = convert(engine_partition.graph_module)
-        engine = build_engine(engine_partition.name, network, engine_partition.shape_ranges, spec)
+    for engine_partition, engine in zip(
+        partitioned.engines, _build(partitioned, spec), strict=True
+    ):
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
         setattr(partitioned.executor, engine_partition.name, module)
     return TRTModule(
@@ -153,6 +154,17 @@ def split(
             stacklevel=4,
         )
     return partitioned, report
+
+
+def _build(partitioned: PartitionedGraph, spec: CompileSpec) -> list[Engine]:
+    engines: list[Engine] = []
+    if not partitioned.engines:
+        return engines
+    with _tensorrt.builder_library_kept():
+        for part in partitioned.engines:
+            network = convert(part.graph_module)
+            engines.append(build_engine(part.name, network, part.shape_ranges, spec))
+    return engines
 
 
 def undecomposed_operators() -> list[Any]:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 import torch
 from gpu_requirements import missing_for_gpu_tests
 from run_summary import write_summary
+
+from trtcompile._tensorrt import builder_library_kept
 
 # No deadline: a busy machine is not a bug. The same examples in every run: a red run repeats.
 hypothesis.settings.register_profile("trtcompile", deadline=None, derandomize=True)
@@ -45,6 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def _seed() -> None:
     """The same random tensors in every run and on every worker: a red run repeats."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _builder_library() -> Iterator[None]:
+    """TensorRT's kernel library stays loaded: otherwise every test that builds loads it for 3 s."""
+    if missing_for_gpu_tests() is not None:
+        yield
+        return
+    with builder_library_kept():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

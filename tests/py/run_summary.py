@@ -64,7 +64,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _uncommitted_changes() -> bool | None:
-    status = _git("status", "--porcelain")
+    status = _git("status", "--porcelain", "--untracked-files=no")
     return None if status is None else bool(status)
 
 

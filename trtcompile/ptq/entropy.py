@@ -10,7 +10,10 @@ implementations. A candidate amax is the upper edge of the first ``i`` bins of t
    cell spread evenly over its non-empty bins: what is left after quantization to 128 levels.
 4. The loss is the Kullback-Leibler divergence ``KL(P || Q)`` of the two, each normalized to sum 1.
    It is infinite where P has mass and Q has none: an empty last bin with clipped values.
-5. The least loss wins; of several, the largest range.
+5. The least loss wins; of several, the largest range. Only ranges that clip at most ``MOST_CLIPPED``
+   of the mass compete: the loss does not see how much is clipped where nearly all of ``b[:i]`` is
+   in one bin, and is 0 if it is all there. A tensor far from zero, such as a global average pool's
+   output, or an image with an even background would otherwise be cut off at its first values.
 
 With the bins divided by their total, and prefix sums over them of the mass ``S``, the number of
 non-empty bins ``Z``, and ``E`` of ``b ln b``, the loss has a closed form, the same for all
@@ -24,8 +27,8 @@ so all candidates of many histograms are evaluated at once, without a loop over 
 
 Where this differs from other implementations: the histogram's range is a power of two, so 1025 to
 2048 bins cover the values, not always 2048, and the empty bins above them are no candidates; losses
-within ``TIE`` count as equal, so that rounding does not choose between them; amax never exceeds the
-largest value seen; and the histogram is not changed.
+within ``TIE`` count as equal, so that rounding does not choose between them; what a range may clip
+is limited; amax never exceeds the largest value seen; and the histogram is not changed.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from torch import Tensor
 from trtcompile.ptq.histogram import BINS, AbsHistogram
 
 CELLS = 128  # the non-negative levels of signed 8-bit integers
+MOST_CLIPPED = 0.01  # more than that are no outliers; heavy-tailed tensors stay well below
 TIE = 1e-12  # above the rounding of the closed form, about 1e-14, and below what matters
 
 _CANDIDATES_AT_A_TIME = 256  # keeps the temporaries of 100 histograms near 25 MB each
@@ -76,10 +80,20 @@ def best_bin_counts(counts: Tensor) -> Tensor:
     occupied = torch.where(counts > 0, numbers, 0).amax(dim=1)
     losses = kl_divergences(counts)
     candidates = numbers[CELLS - 1 :]
-    losses = torch.where(candidates <= occupied[:, None], losses, torch.inf)
+    competes = (candidates <= occupied[:, None]) & (_clipped(counts) <= MOST_CLIPPED)
+    losses = torch.where(competes, losses, torch.inf)
     least = losses.amin(dim=1, keepdim=True)
     ties = torch.isfinite(losses) & (losses <= least + TIE)
     return torch.where(ties, candidates, 0).amax(dim=1)
+
+
+def _clipped(counts: Tensor) -> Tensor:
+    """The share of the mass above each candidate range, the zeros replaced as in step 1."""
+    bins = counts.clone()
+    bins[:, 0] = bins[:, 1]
+    kept = bins.cumsum(dim=1)
+    total = kept[:, -1:]
+    return (total - kept[:, CELLS - 1 :]).double() / total.clamp(min=1)
 
 
 def kl_divergences(counts: Tensor) -> Tensor:

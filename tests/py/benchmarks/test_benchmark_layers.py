@@ -7,6 +7,7 @@ import pytest
 import torch
 from agreement import LEAST_AGREEMENT, compare_outputs, layer_problems
 from engine_layers import expected_int8, int8_layers, int8_summary
+from layer_times import layer_rows
 
 
 def layer(name: str, first_format: str, *, weights: str | None = "Int8", kind: str = "Convolution"):
@@ -133,3 +134,14 @@ def test_outputs_are_compared_pairwise():
     assert outputs["top1_engine_simulation"] == pytest.approx(0.994)
     assert outputs["top1_engine_simulation"] < LEAST_AGREEMENT
     assert outputs["sqnr_db_simulation_eager"] > 35 > outputs["sqnr_db_engine_simulation"]
+
+
+def test_layer_times_are_listed_in_the_engines_order():
+    inspection = inspected(layer("first", "Int8"), layer("second", "Int8"))
+    times = {"a copy": 0.5, "second": 0.25, "first": 1.5}
+    first, second, copied = layer_rows(inspection, times)
+    assert (first["name"], first["ms"], first["inputs"][0]) == ("first", 1.5, "1x64x8x8 Int8")
+    assert (second["name"], second["ms"]) == ("second", 0.25)
+    assert copied == {"name": "a copy", "ms": 0.5}
+    (untimed,) = layer_rows(inspected(layer("no-op", "Int8")), {})
+    assert untimed["ms"] is None

@@ -29,6 +29,9 @@ class StubRunner:
     def inspect(self) -> str:
         return "{}"
 
+    def layers(self) -> list[dict[str, Any]]:
+        return [{"name": "all of it", "ms": self.ms}]
+
     def sample(self, samples: int, replays: int) -> Sample:
         return Sample([self.ms] * samples, self.host_ms)
 
@@ -152,3 +155,13 @@ def test_launches_that_may_not_keep_the_device_busy_are_noted():
     assert len(notes) == 3
     assert notes[0].startswith("pass 1: enqueuing takes 0.009 ms")
     assert result["contenders"]["onnx-int8"]["notes"] == []
+
+
+def test_layers_of_each_sides_first_engine_are_timed_if_asked_for():
+    timed = Settings(builds=2, rounds=5, seconds_per_turn=0.1, samples_per_turn=4, layers=True)
+    _, result, _ = measure(stub("ours", ms=2.0), stub("route"), settings=timed)
+    first, second = result["contenders"]["ours"]["builds"]
+    assert first["layers"] == [{"name": "all of it", "ms": 2.0}]
+    assert "layers" not in second
+    _, result, _ = measure(stub("ours"))
+    assert "layers" not in result["contenders"]["ours"]["builds"][0]

@@ -73,6 +73,9 @@ def test_plan_runner_runs_what_it_times(small_network):
         torch.testing.assert_close(runner.run(batch).cpu(), expected, rtol=1e-3, atol=1e-4)
     measured = interleave({"a": runner}, rounds=2, seconds=0.02, samples=4)
     assert all(ms > 0 for one in measured["a"] for ms in one.samples_ms)
+    layers = runner.layers()
+    assert 0 < sum(layer["ms"] or 0 for layer in layers) < 10
+    assert sum(layer["ms"] is not None for layer in layers) >= 2
     assert REPLAYS_AFTER_SWITCH < 1000  # the length of CUDA's queue of launches
 
 

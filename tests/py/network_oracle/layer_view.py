@@ -85,8 +85,9 @@ class LayerView:
         """A ``Dims`` attribute; None where it is unset or not there in this TensorRT."""
         dims = getattr(self.layer, attribute, None)
         try:
-            return None if dims is None else [int(size) for size in dims]
-        except ValueError:  # TensorRT 10.6 stands for "unset" with a negative rank
+            # Only len() tells: unset Dims have a negative rank, and iterate as if they were empty.
+            return None if dims is None or len(dims) < 0 else [int(size) for size in dims]
+        except ValueError:  # what Python makes of a negative length
             return None
 
     def axes_of_mask(self, mask: int, rank: int) -> tuple[int, ...]:

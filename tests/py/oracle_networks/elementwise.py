@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def _activation(
     beta: float | None = None,
     x: Tensor | None = None,
     suffix: str = "",
+    refused: Mapping[str, str] | None = None,
 ) -> OracleNetwork:
     def define(net: Net, x0: Any) -> Any:
         layer = net.network.add_activation(x0, getattr(net.trt.ActivationType, kind))
@@ -43,6 +44,7 @@ def _activation(
         define=define,
         expect=expect,
         needs=[f"ActivationType.{kind}"],
+        refused=refused or {},
     )
 
 
@@ -50,7 +52,13 @@ _HALVES = torch.arange(-12, 12).reshape(2, 3, 4) / 4  # ties for rounding, zero,
 
 ACTIVATIONS = [
     _activation("RELU", F.relu),
-    _activation("RELU", F.relu, x=integers(-5, 5, 2, 3, 4), suffix="-int32"),
+    _activation(
+        "RELU",
+        F.relu,
+        x=integers(-5, 5, 2, 3, 4),
+        suffix="-int32",
+        refused={"tensorrt": "seen in 10.6: activations take floating point only"},
+    ),
     _activation("SIGMOID", F.sigmoid),
     _activation("TANH", F.tanh),
     _activation("LEAKY_RELU", lambda x: F.leaky_relu(x, 0.3), alpha=0.3),
@@ -258,6 +266,7 @@ def _scale(
     *,
     axis: int | None = None,
     use: str = "shift scale power",
+    refused: Mapping[str, str] | None = None,
 ) -> OracleNetwork:
     """``shape`` is how the coefficients broadcast against the input."""
     coefficients: dict[str, Tensor | None] = {
@@ -280,7 +289,7 @@ def _scale(
 
         return (x * shaped("scale", 1) + shaped("shift", 0)) ** shaped("power", 1)
 
-    return OracleNetwork(f"scale-{name}", [x], define, expect)
+    return OracleNetwork(f"scale-{name}", [x], define, expect, refused=refused or {})
 
 
 SCALES = [
@@ -303,6 +312,7 @@ SCALES = [
         (1, 1, 4, 1),
         axis=2,
         use="shift scale",
+        refused={"tensorrt": "seen in 10.6: add_scale_nd takes channel axis 0 or 1 only"},
     ),
     _scale(
         "channel-5d",

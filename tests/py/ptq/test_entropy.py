@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trtcompile.ptq.entropy import TIE, best_bin_counts, entropy_amax, kl_divergences
+from trtcompile.ptq.entropy import MOST_CLIPPED, TIE, best_bin_counts, entropy_amax, kl_divergences
 from trtcompile.ptq.histogram import BINS, AbsHistogram
 
 
@@ -43,6 +44,11 @@ def loop_losses(counts: NDArray[np.int64], candidates: range) -> NDArray[np.floa
 def loop_best(counts: NDArray[np.int64]) -> int:
     last = int(np.nonzero(counts)[0][-1]) + 1
     losses = loop_losses(counts, range(128, last + 1))
+    bins = [int(count) for count in counts]
+    bins[0] = bins[1]
+    for i in range(128, last + 1):
+        if sum(bins[i:]) > MOST_CLIPPED * sum(bins):
+            losses[i - 128] = np.inf
     return 128 + int(np.nonzero(losses <= losses.min() + TIE)[0][-1])
 
 
@@ -186,6 +192,30 @@ def test_entropy_cuts_off_a_lone_outlier() -> None:
     histogram.update(torch.tensor([60.0]))
     (amax,) = entropy_amax([histogram])
     assert amax < 10.0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # A tensor whose smallest values are far from zero: the output of a global average pool.
+        lambda rng: rng.normal(4, 0.7, size=100_000),
+        lambda rng: rng.uniform(3, 4, size=100_000),
+        # Images on an even background that normalization moved away from zero.
+        lambda rng: np.where(rng.random(100_000) < 0.8, -0.42, rng.uniform(-0.42, 2.8, 100_000)),
+        lambda rng: np.append(rng.normal(1, 0.05, size=50_000), rng.normal(3, 0.5, size=50_000)),
+    ],
+    ids=["pooled", "band", "background", "two modes"],
+)
+def test_what_is_no_outlier_is_not_cut_off(
+    values: Callable[[np.random.Generator], NDArray[np.float64]],
+) -> None:
+    histogram = AbsHistogram()
+    x = values(np.random.default_rng(5))
+    histogram.update(torch.from_numpy(x).float())
+    (amax,) = entropy_amax([histogram])
+    scale = amax / 127
+    error = np.clip(np.round(x / scale), -128, 127) * scale - x
+    assert 10 * np.log10(np.sum(x**2) / np.sum(error**2)) > 35
 
 
 def test_scaling_the_values_by_a_power_of_two_scales_amax() -> None:

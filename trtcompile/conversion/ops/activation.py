@@ -21,6 +21,9 @@ def _activation(net: Network, x: TensorLike, kind: str) -> ITensor:
 @converter(aten.relu.default)
 def aten_relu(net: Network, self: ITensor) -> ITensor:
     """relu(Tensor self) -> Tensor"""
+    dtype = net.result_dtypes[0]
+    if not dtype.is_floating_point:  # TensorRT 10 has no activation of integers
+        return net.elementwise(self, 0, trt.ElementWiseOperation.MAX, dtype)
     return _activation(net, self, "RELU")
 
 
