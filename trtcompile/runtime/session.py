@@ -33,7 +33,7 @@ class EngineSession:
         self._device = device
         self._use_cuda_graphs = use_cuda_graphs
         self._graphs: dict[tuple[tuple[int, ...], ...], _CapturedExecution] = {}
-        logger = _tensorrt.new_logger()
+        self._logger = logger = _tensorrt.new_logger()
         with torch.cuda.device(device):
             self._runtime = trt.Runtime(logger)
             self._cuda_engine = self._runtime.deserialize_cuda_engine(engine.plan)
@@ -46,6 +46,7 @@ class EngineSession:
             self._context = self._cuda_engine.create_execution_context()
             # On the default stream TensorRT synchronizes more than it needs to.
             self._stream = torch.cuda.Stream(device)
+            self._no_values = torch.empty(1, dtype=torch.uint8, device=device)
         self._is_static = all(low == high for low, _, high in engine.shape_ranges)
         self._output_shapes: list[tuple[int, ...]] | None = None
         self._last_caller: torch.cuda.Stream | None = None
@@ -80,13 +81,17 @@ class EngineSession:
         for binding, tensor in zip(self._engine.inputs, inputs, strict=True):
             if not self._is_static:
                 self._context.set_input_shape(binding.name, tuple(tensor.shape))
-            self._context.set_tensor_address(binding.name, tensor.data_ptr())
+            self._context.set_tensor_address(binding.name, self._address(tensor))
         outputs = []
         for binding, shape in zip(self._engine.outputs, self._shapes_of_outputs(), strict=True):
             output = torch.empty(shape, dtype=binding.dtype, device=self._device)
-            self._context.set_tensor_address(binding.name, output.data_ptr())
+            self._context.set_tensor_address(binding.name, self._address(output))
             outputs.append(output)
         return tuple(outputs)
+
+    def _address(self, tensor: torch.Tensor) -> int:
+        """Where a tensor's values are; TensorRT wants an address even where there are no values."""
+        return tensor.data_ptr() or self._no_values.data_ptr()
 
     def _shapes_of_outputs(self) -> list[tuple[int, ...]]:
         if self._output_shapes is not None:
@@ -118,9 +123,12 @@ class EngineSession:
         caller.wait_stream(self._stream)
 
     def _execute(self, stream: torch.cuda.Stream) -> None:
+        already_logged = len(self._logger.lines)
         if not self._context.execute_async_v3(stream.cuda_stream):
+            said = "; ".join(self._logger.lines[already_logged:]) or "it logged nothing"
             raise EngineLoadError(
-                f"TensorRT failed to launch {self._engine.name}. The log of 'trtcompile.tensorrt' has its reason."
+                f"TensorRT failed to launch {self._engine.name}: {said}. Check that the GPU has memory left, or "
+                "report this with the model."
             )
 
     def _replay(
