@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.fx.traceback import preserve_node_meta
 from torch.utils import _pytree as pytree
 
 from trtcompile.errors import SettingsError, TRTCompileWarning, UnsupportedGraphError
-from trtcompile.inputs import Input
+from trtcompile.inputs import Input, flat_inputs, is_constant
 from trtcompile.node_info import NotingSourceLines
 
 
@@ -32,25 +32,35 @@ class CapturedGraph:
     Attributes:
         graph_module: placeholders are the tensors of ``arguments`` in pytree order, parameters and buffers are
             ``get_attr`` nodes holding copies on the CPU, the output is a flat tuple.
-        arguments: the positional arguments with an ``Input`` for each tensor.
-        in_spec: pytree of ``(args, kwargs)``.
+        arguments: the arguments with an ``Input`` for each tensor: first the positional ones.
+        keywords: the names of the others, which follow.
         out_spec: pytree of the output.
     """
 
     graph_module: GraphModule
     arguments: tuple[Any, ...]
-    in_spec: pytree.TreeSpec
+    keywords: tuple[str, ...]
     out_spec: pytree.TreeSpec
+
+    @property
+    def in_spec(self) -> pytree.TreeSpec:
+        """Pytree of ``(arguments, {})``."""
+        return pytree.tree_structure((self.arguments, {}))
 
 
 def capture(
-    model: Any, arguments: tuple[Any, ...], *, undecomposed: Collection[Any] = ()
+    model: Any,
+    arguments: tuple[Any, ...],
+    keywords: Mapping[str, Any] | None = None,
+    *,
+    undecomposed: Collection[Any] = (),
 ) -> CapturedGraph:
     """Exports a module with ``torch.export`` and makes it functional.
 
     Args:
         model: an ``nn.Module``. In train mode it is captured as in eval mode, with a warning.
         arguments: positional arguments as parsed by ``inputs.parse_inputs``.
+        keywords: keyword arguments as parsed by ``inputs.parse_keyword_inputs``.
         undecomposed: operators to keep whole; every other composite operator is decomposed to core ATen.
 
     Raises:
@@ -62,7 +72,7 @@ def capture(
             f"model is a {type(model).__name__}, not an nn.Module. Wrap a function in a module, or use "
             "torch.compile(function, backend='trt')."
         )
-    _check_count(model, arguments)
+    inputs = _in_order(model, arguments, keywords or {})
     if any(module.training for module in model.modules()):
         warnings.warn(
             "the model is in train mode and is compiled as in eval mode. Call model.eval() first to say so.",
@@ -70,13 +80,12 @@ def capture(
             stacklevel=3,
         )
     device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    examples = pytree.tree_map(lambda i: _traceable_example(i, device), arguments)
     with _evaluating(model), torch.no_grad(), warnings.catch_warnings():
         # torch.export copies pytree specs in a way that it warns about itself.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         try:
             with preserve_node_meta(), NotingSourceLines():
-                program = _export(model, examples, arguments)
+                program = _export(model, inputs, device)
             program = program.run_decompositions(_decompositions(undecomposed))
         except UnsupportedGraphError:
             raise
@@ -85,23 +94,50 @@ def capture(
                 f"torch.export cannot trace the model: {error}\nMake the model exportable, or use "
                 "torch.compile(model, backend='trt'), which leaves such code to Python."
             ) from error
-    return from_exported_program(program, arguments)
+    return from_exported_program(program, inputs)
 
 
-def _check_count(model: nn.Module, arguments: tuple[Any, ...]) -> None:
+@dataclass(frozen=True)
+class _Inputs:
+    """Parsed arguments; keywords in the order of ``forward``, in which torch.export takes them."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def leaves(self) -> list[Any]:
+        return pytree.tree_leaves((self.args, self.kwargs))
+
+    @property
+    def tensors(self) -> tuple[Input, ...]:
+        return flat_inputs((self.args, self.kwargs))
+
+    def mapped(self, function: Callable[[Input], Any]) -> _Inputs:
+        """The same with ``function`` applied to each ``Input``."""
+
+        def apply(leaf: Any) -> Any:
+            return function(leaf) if isinstance(leaf, Input) else leaf
+
+        return _Inputs(*pytree.tree_map(apply, (self.args, self.kwargs)))
+
+
+def _in_order(model: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> _Inputs:
     signature = inspect.signature(model.forward)
     try:
-        signature.bind(*arguments)
+        signature.bind(*arguments, **keywords)
     except TypeError as error:
+        given = f"inputs has {len(arguments)} entries"
+        given += f" and kwarg_inputs {list(keywords)}" if keywords else ""
         raise SettingsError(
-            f"inputs has {len(arguments)} entries, and the model is forward{signature}: {error}. Give an entry for "
-            "each positional argument."
+            f"{given}, and the model is forward{signature}: {error}. Give an entry for each argument that has no "
+            "default."
         ) from None
+    order = [name for name in signature.parameters if name in keywords]
+    order += [name for name in keywords if name not in order]  # those that **kwargs takes
+    return _Inputs(arguments, {name: keywords[name] for name in order})
 
 
-def from_exported_program(
-    program: torch.export.ExportedProgram, arguments: tuple[Any, ...]
-) -> CapturedGraph:
+def from_exported_program(program: torch.export.ExportedProgram, inputs: _Inputs) -> CapturedGraph:
     """Takes the graph out of an exported program, parameters included.
 
     Raises:
@@ -115,14 +151,24 @@ def from_exported_program(
             "new value instead."
         )
     call_spec = program.call_spec
-    assert call_spec.in_spec is not None and call_spec.out_spec is not None
+    assert call_spec.out_spec is not None
     graph_module = program.module(check_guards=False)
     assert isinstance(graph_module, GraphModule)
     graph_module.graph.set_codegen(CodeGen())
     _erase_unused_attributes(graph_module)
+    _erase_constant_inputs(graph_module, inputs)
     _own_constants(graph_module)
     graph_module.recompile()
-    return CapturedGraph(graph_module, arguments, call_spec.in_spec, call_spec.out_spec)
+    arguments = (*inputs.args, *inputs.kwargs.values())
+    return CapturedGraph(graph_module, arguments, tuple(inputs.kwargs), call_spec.out_spec)
+
+
+def _erase_constant_inputs(graph_module: GraphModule, inputs: _Inputs) -> None:
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    for node, leaf in zip(placeholders, inputs.leaves, strict=True):
+        if is_constant(leaf):
+            node.replace_all_uses_with(leaf) if node.users else None
+            graph_module.graph.erase_node(node)
 
 
 def _erase_unused_attributes(graph_module: GraphModule) -> None:
@@ -199,43 +245,47 @@ def _traceable_example(spec: Input, device: torch.device) -> torch.Tensor:
 
 
 def _export(
-    model: nn.Module, examples: tuple[Any, ...], arguments: tuple[Any, ...]
+    model: nn.Module, inputs: _Inputs, device: torch.device
 ) -> torch.export.ExportedProgram:
     """Exports with the dynamic sizes of the inputs; sizes that the model needs to be equal become one."""
-    count = sum(len(spec.dynamic_dims) for spec in pytree.tree_leaves(arguments))
+    examples = inputs.mapped(lambda spec: _traceable_example(spec, device))
+
+    def export(shapes: dict[str, Any] | None) -> torch.export.ExportedProgram:
+        return torch.export.export(
+            model, examples.args, examples.kwargs, dynamic_shapes=shapes, strict=False
+        )
+
+    count = sum(len(spec.dynamic_dims) for spec in inputs.tensors)
     if count == 0:
-        return torch.export.export(model, examples, strict=False)
+        return export(None)
     groups = list(range(count))
     try:
-        shapes = _dynamic_shapes(model, arguments, groups)
-        return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
+        return export(_dynamic_shapes(model, inputs, groups))
     except Exception:
-        groups = _equal_sizes(model, examples, arguments)
+        groups = _equal_sizes(model, inputs, export)
         if len(set(groups)) == count:
             raise
-    shapes = _dynamic_shapes(model, arguments, groups)
-    return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
+    return export(_dynamic_shapes(model, inputs, groups))
 
 
 def _equal_sizes(
-    model: nn.Module, examples: tuple[Any, ...], arguments: tuple[Any, ...]
+    model: nn.Module,
+    inputs: _Inputs,
+    export: Callable[[dict[str, Any] | None], torch.export.ExportedProgram],
 ) -> list[int]:
     """For each dynamic size the number of its group; sizes in one group must be equal.
 
     Raises:
         UnsupportedGraphError: sizes that must be equal have different ranges.
     """
-    shapes = pytree.tree_map(
-        lambda spec: dict.fromkeys(spec.dynamic_dims, torch.export.Dim.AUTO), arguments
-    )
-    shapes = _by_parameter(model, shapes)
-    program = torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
+    automatic = inputs.mapped(lambda spec: dict.fromkeys(spec.dynamic_dims, torch.export.Dim.AUTO))
+    program = export(_by_parameter(model, automatic))
     names = set(program.graph_signature.user_inputs)
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
     groups: dict[str, int] = {}
     ranges: dict[str, tuple[int, int, int]] = {}
     result: list[int] = []
-    for node, spec in zip(placeholders, pytree.tree_leaves(arguments), strict=True):
+    for node, spec in zip(placeholders, inputs.tensors, strict=True):
         for d in spec.dynamic_dims:
             size = node.meta["val"].shape[d]
             # A number is a size that the model fixes, which torch.export will say about the size alone.
@@ -251,9 +301,7 @@ def _equal_sizes(
     return result
 
 
-def _dynamic_shapes(
-    model: nn.Module, arguments: tuple[Any, ...], groups: Sequence[int]
-) -> dict[str, Any]:
+def _dynamic_shapes(model: nn.Module, inputs: _Inputs, groups: Sequence[int]) -> dict[str, Any]:
     remaining = iter(groups)
     dims: dict[int, Any] = {}
 
@@ -267,12 +315,21 @@ def _dynamic_shapes(
             result[d] = dims[group]
         return result
 
-    return _by_parameter(model, pytree.tree_map(of_input, arguments))
+    return _by_parameter(model, inputs.mapped(of_input))
 
 
-def _by_parameter(model: nn.Module, shapes: tuple[Any, ...]) -> dict[str, Any]:
-    """Dynamic shapes in the form that torch.export wants where ``forward`` takes ``*args``."""
-    return inspect.signature(model.forward).bind(*shapes).arguments
+def _by_parameter(model: nn.Module, shapes: _Inputs) -> dict[str, Any]:
+    """Dynamic shapes in the form that torch.export wants where ``forward`` takes ``*args``; constants have none."""
+    args, kwargs = pytree.tree_map(
+        lambda leaf: None if is_constant(leaf) else leaf,
+        (shapes.args, shapes.kwargs),
+        is_leaf=lambda value: is_constant(value) or _is_shape(value),
+    )
+    return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, int) for key in value)
 
 
 def _decompositions(undecomposed: Collection[Any]) -> Any:

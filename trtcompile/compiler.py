@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 
 from trtcompile import _tensorrt
 from trtcompile.capture import CapturedGraph, capture
 from trtcompile.conversion import REGISTRY, convert
 from trtcompile.engine import Engine, build_engine, check_buildable, gpu_is_present
-from trtcompile.errors import PrecisionWarning, TRTCompileWarning, UnsupportedGraphError
-from trtcompile.inputs import flat_inputs, parse_inputs
+from trtcompile.errors import (
+    PrecisionWarning,
+    SettingsError,
+    TRTCompileWarning,
+    UnsupportedGraphError,
+)
+from trtcompile.inputs import flat_inputs, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
 from trtcompile.partition.grouping import group
@@ -30,14 +36,21 @@ from trtcompile.settings import CompileSpec
 
 
 def compile(  # noqa: A001 (the public name, as in torch.compile)
-    model: nn.Module, inputs: Sequence[Any], *, spec: CompileSpec | None = None, **options: Any
+    model: nn.Module,
+    inputs: Sequence[Any] = (),
+    *,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    spec: CompileSpec | None = None,
+    **options: Any,
 ) -> TRTModule:
     """Compiles a module: supported parts become TensorRT engines, the rest stays PyTorch.
 
     Args:
         model: the module. It is left as it was.
         inputs: an entry for each positional argument of ``forward``: ``Input``, tensor, shape, or nested lists and
-            dictionaries of them.
+            dictionaries of them. None, numbers, and strings are compiled in and expected again at each call.
+        kwarg_inputs: the same for each keyword argument, by name. An ``Input`` without a name gets its keyword's, by
+            which a calibration batch that is a dictionary is read.
         spec: settings; ``options`` are applied on top.
         **options: the fields of ``CompileSpec``: ``enabled_precisions``, ``calibrator``, ``device``, ...
 
@@ -53,11 +66,16 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
         TensorRTMissingError: no TensorRT is installed.
     """
     settings = CompileSpec.from_options(options, spec=spec)
-    arguments = parse_inputs(inputs)
+    keywords = parse_keyword_inputs(kwarg_inputs)
+    arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
+    if not flat_inputs((*arguments, *keywords.values())):
+        raise SettingsError(
+            "inputs and kwarg_inputs have no tensor. Give an Input for each tensor that forward takes."
+        )
     check_buildable(settings)
     with kept_random_state():
-        captured = capture(model, arguments, undecomposed=undecomposed_operators())
-        names = _argument_names(model, len(arguments))
+        captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
+        names = [*_argument_names(model, len(arguments)), *captured.keywords]
         module = compile_captured(captured, settings, argument_names=names)
     _warn_of_absent_operators(module)
     if not module.engines:
@@ -67,6 +85,10 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
             module.report,
         )
     return module
+
+
+def _is_empty(inputs: Any) -> bool:
+    return isinstance(inputs, (list, tuple)) and len(inputs) == 0
 
 
 def _warn_of_absent_operators(module: TRTModule) -> None:
@@ -99,6 +121,7 @@ def compile_captured(
         executor=partitioned.executor,
         arguments=captured.arguments,
         argument_names=argument_names,
+        keywords=len(captured.keywords),
         in_spec=captured.in_spec,
         out_spec=captured.out_spec,
         spec=spec,
@@ -182,8 +205,9 @@ def _taken(graph_module: GraphModule, spec: CompileSpec) -> set[torch.fx.Node]:
 def _simulation(graph_module: GraphModule, captured: CapturedGraph) -> GraphModule:
     """The lowered graph with the model's own output structure."""
     names = [node.name for node in graph_module.graph.nodes if node.op == "placeholder"]
+    flat = pytree.tree_structure((tuple(names), {}))
     codegen = torch.fx.graph._PyTreeCodeGen(
-        torch.fx.graph._PyTreeInfo(names, captured.in_spec, captured.out_spec)
+        torch.fx.graph._PyTreeInfo(names, flat, captured.out_spec)
     )
     graph_module.graph.set_codegen(codegen)
     graph_module.recompile()

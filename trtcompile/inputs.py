@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,16 @@ class Input:
             values = torch.randint(0, 2, shape, generator=generator)
         return values.to(device=device, dtype=self.dtype)
 
+    def with_name(self, name: str) -> Input:
+        """The same with a name."""
+        return Input(
+            min_shape=self.min_shape,
+            opt_shape=self.opt_shape,
+            max_shape=self.max_shape,
+            dtype=self.dtype,
+            name=name,
+        )
+
     def describe(self) -> str:
         """The accepted shapes and dtype, for messages."""
         dtype = str(self.dtype).removeprefix("torch.")
@@ -154,7 +164,8 @@ def parse_inputs(inputs: Any) -> tuple[Any, ...]:
 
     Args:
         inputs: a sequence with an entry for each positional argument: ``Input``, tensor, shape, or a nested
-            list, tuple, or dictionary of these. A single ``Input`` or tensor stands for a sequence of one.
+            list, tuple, or dictionary of these. A single ``Input`` or tensor stands for a sequence of one. None,
+            numbers, and strings are constants: compiled in, and expected again at each call.
 
     Raises:
         SettingsError: nothing was given, or a leaf is none of these.
@@ -171,16 +182,41 @@ def parse_inputs(inputs: Any) -> tuple[Any, ...]:
             f"inputs is the shape {tuple(inputs)}, not a list of inputs. Write inputs=[Input({tuple(inputs)})]."
         )
 
-    def read(leaf: Any) -> Any:
-        if leaf is None or isinstance(leaf, (bool, float, str)):
-            raise SettingsError(
-                f"inputs has the leaf {leaf!r}. Use Input objects, tensors, or shapes."
-            )
-        return Input.from_any(leaf)
+    return tuple(pytree.tree_map(_read, argument, is_leaf=_is_leaf) for argument in inputs)
 
-    return tuple(pytree.tree_map(read, argument, is_leaf=_is_leaf) for argument in inputs)
+
+def parse_keyword_inputs(kwarg_inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Normalizes ``kwarg_inputs=``; an ``Input`` without a name gets its keyword's.
+
+    Raises:
+        SettingsError: it is no dictionary by name, or a leaf is not one that ``parse_inputs`` takes.
+    """
+    if kwarg_inputs is None:
+        return {}
+    if not isinstance(kwarg_inputs, Mapping) or any(not isinstance(k, str) for k in kwarg_inputs):
+        raise SettingsError(
+            f"kwarg_inputs is {kwarg_inputs!r}. Give a dictionary with an Input for each keyword argument of forward, "
+            "such as {'mask': Input((1, 16))}."
+        )
+
+    def parse(keyword: str, value: Any) -> Any:
+        argument = pytree.tree_map(_read, value, is_leaf=_is_leaf)
+        if isinstance(argument, Input) and argument.name is None:
+            argument = argument.with_name(keyword)
+        return argument
+
+    return {keyword: parse(keyword, value) for keyword, value in kwarg_inputs.items()}
+
+
+def _read(leaf: Any) -> Any:
+    return leaf if is_constant(leaf) else Input.from_any(leaf)
+
+
+def is_constant(leaf: Any) -> bool:
+    """Whether a leaf of the arguments is a value that is compiled in rather than a tensor."""
+    return leaf is None or isinstance(leaf, (bool, int, float, str))
 
 
 def flat_inputs(arguments: tuple[Any, ...]) -> tuple[Input, ...]:
     """The ``Input`` leaves of parsed arguments, in the order in which a graph takes them."""
-    return tuple(pytree.tree_leaves(arguments))
+    return tuple(leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Input))

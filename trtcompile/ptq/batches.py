@@ -100,7 +100,8 @@ class _Layout:
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         self.arguments = arguments
         self.inputs = flat_inputs(arguments)
-        self.paths = [path for path, _ in pytree.tree_flatten_with_path(arguments)[0]]
+        leaves = pytree.tree_flatten_with_path(arguments)[0]
+        self.paths = [path for path, leaf in leaves if isinstance(leaf, Input)]
         sizes = [leaf.opt_shape[0] for leaf in self.inputs if leaf.opt_shape]
         self.batch_size = sizes[0] if sizes else 1
         self.batched = [leaf.opt_shape[:1] == (self.batch_size,) for leaf in self.inputs]

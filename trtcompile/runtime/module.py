@@ -32,9 +32,10 @@ class TRTModule(nn.Module):
 
     Args:
         executor: the PyTorch remainder, which calls ``EngineModule`` submodules.
-        arguments: the positional arguments with an ``Input`` for each tensor.
+        arguments: the arguments with an ``Input`` for each tensor, and constants as they are.
         argument_names: names by which ``forward`` accepts them as keywords.
-        in_spec: pytree of ``(args, kwargs)``.
+        keywords: how many of the arguments, the last ones, go by keyword only.
+        in_spec: pytree of ``(arguments, {})``.
         out_spec: pytree of the output.
         spec: the settings.
         report: where each operator runs.
@@ -54,6 +55,7 @@ class TRTModule(nn.Module):
         executor: GraphModule,
         arguments: tuple[Any, ...],
         argument_names: Sequence[str],
+        keywords: int,
         in_spec: pytree.TreeSpec,
         out_spec: pytree.TreeSpec,
         spec: CompileSpec,
@@ -69,6 +71,7 @@ class TRTModule(nn.Module):
         self.graph_hash = graph_hash
         self.arguments = arguments
         self.argument_names = tuple(argument_names)
+        self.keywords = keywords
         self._in_spec = in_spec
         self._out_spec = out_spec
         self._inputs = flat_inputs(arguments)
@@ -99,7 +102,7 @@ class TRTModule(nn.Module):
 
     @property
     def in_spec(self) -> pytree.TreeSpec:
-        """Pytree of ``(args, kwargs)``."""
+        """Pytree of ``(arguments, {})``."""
         return self._in_spec
 
     @property
@@ -152,20 +155,33 @@ class TRTModule(nn.Module):
         return contextlib.nullcontext()
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        if kwargs:
+        if kwargs or self.keywords:
             args = self._positional(args, kwargs)
-        tensors, in_spec = pytree.tree_flatten((args, {}))
+        leaves, in_spec = pytree.tree_flatten((args, {}))
         if in_spec != self._in_spec:
             expected = ", ".join(_describe(argument) for argument in self.arguments)
             raise InputMismatchError(
                 f"forward got arguments of another structure than it was compiled for. Pass ({expected})."
             )
+        tensors = []
+        for leaf, expected in zip(leaves, pytree.tree_leaves(self.arguments), strict=True):
+            if isinstance(expected, Input):
+                tensors.append(leaf)
+            elif (
+                isinstance(leaf, torch.Tensor)
+                or type(leaf) is not type(expected)
+                or leaf != expected
+            ):
+                raise InputMismatchError(
+                    f"forward got {leaf!r} where {expected!r} was compiled in. Pass {expected!r}, or compile again."
+                )
         return tensors
 
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         names = self.argument_names[len(args) :]
         unknown = [name for name in kwargs if name not in names]
-        if unknown or len(kwargs) != len(names):
+        by_position = len(self.arguments) - self.keywords
+        if unknown or len(kwargs) != len(names) or len(args) > by_position:
             raise InputMismatchError(
                 f"forward got the keywords {sorted(kwargs)} beside {len(args)} positional arguments. It was compiled "
                 f"for {list(self.argument_names)}."

@@ -63,6 +63,7 @@ def hand_compile(
         executor=partitioned.executor,
         arguments=captured.arguments,
         argument_names=("x",),
+        keywords=0,
         in_spec=captured.in_spec,
         out_spec=captured.out_spec,
         spec=spec,

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from trtcompile.inputs import Input
 from trtcompile.runtime.serialization.archive import ArchiveReader, write_archive
 from trtcompile.runtime.serialization.json_values import DTYPES, MalformedError, dump, parse
-from trtcompile.runtime.serialization.records import input_from_json, input_to_json
+from trtcompile.runtime.serialization.records import argument_from_json, argument_to_json
 from trtcompile.runtime.serialization.tensors import (
     bytes_of,
     tensor_from_archive,
@@ -137,7 +137,7 @@ def test_pytorch_itself_would_import_what_a_structure_names() -> None:
     ],
 )
 def test_inputs_come_back(value: Input) -> None:
-    assert input_from_json(through_json(input_to_json(value))) == value
+    assert argument_from_json(through_json(argument_to_json(value))) == value
 
 
 def through_archive(tensor: torch.Tensor, described: Any = None) -> torch.Tensor:

@@ -21,6 +21,7 @@ from trtcompile.runtime.serialization.archive import MANIFEST, ArchiveError, Arc
 from trtcompile.runtime.serialization.graph_json import graph_from_json
 from trtcompile.runtime.serialization.json_values import (
     MalformedError,
+    as_int,
     as_list,
     as_mapping,
     as_text,
@@ -37,8 +38,8 @@ from trtcompile.runtime.serialization.members import (
 )
 from trtcompile.runtime.serialization.operators import OPERATOR_NAMESPACES
 from trtcompile.runtime.serialization.records import (
+    argument_from_json,
     engine_from_json,
-    input_from_json,
     report_from_json,
     table_from_json,
 )
@@ -134,7 +135,7 @@ def _read(archive: ArchiveReader, device: Any, namespaces: Collection[str]) -> T
         content = archive.read_json(REPORT)
         report = None if content is None else report_from_json(content)
     with _content_of(SIGNATURE):
-        arguments, names, in_spec, out_spec = _signature(archive.read_json(SIGNATURE))
+        arguments, names, keywords, in_spec, out_spec = _signature(archive.read_json(SIGNATURE))
     with _content_of(ENGINES):
         engines = [
             engine_from_json(engine, archive.read(PLAN.format(index)))
@@ -147,12 +148,13 @@ def _read(archive: ArchiveReader, device: Any, namespaces: Collection[str]) -> T
     spec = placed_on(spec, device, next(built_for, spec.device.compute_capabilities))
     with _content_of(EXECUTOR):
         executor = _executor(archive, engines, spec, namespaces)
-        _check_fit(executor, len(flat_inputs(arguments)), in_spec, out_spec)
+        _check_fit(executor, arguments, in_spec, out_spec)
     archive.check_all_read()
     return TRTModule(
         executor=executor,
         arguments=arguments,
         argument_names=names,
+        keywords=keywords,
         in_spec=in_spec,
         out_spec=out_spec,
         spec=spec,
@@ -178,15 +180,16 @@ def _content_of(member: str) -> Iterator[None]:
 
 def _signature(
     value: Any,
-) -> tuple[tuple[Any, ...], list[str], pytree.TreeSpec, pytree.TreeSpec]:
-    names = ("arguments", "argument_names", "in_spec", "out_spec")
-    arguments, argument_names, in_spec, out_spec = fields(value, *names)
-    read = tree_from_json(arguments, input_from_json)
+) -> tuple[tuple[Any, ...], list[str], int, pytree.TreeSpec, pytree.TreeSpec]:
+    names = ("arguments", "argument_names", "keywords", "in_spec", "out_spec")
+    arguments, argument_names, keywords, in_spec, out_spec = fields(value, *names)
+    read = tree_from_json(arguments, argument_from_json)
     if not isinstance(read, tuple):
         raise MalformedError(f"the arguments are a {type(read).__name__}, not a tuple")
     return (
         read,
         [as_text(name) for name in as_list(argument_names)],
+        as_int(keywords),
         treespec_from_json(in_spec),
         treespec_from_json(out_spec),
     )
@@ -216,15 +219,19 @@ def _executor(
 
 
 def _check_fit(
-    executor: GraphModule, inputs: int, in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec
+    executor: GraphModule,
+    arguments: tuple[Any, ...],
+    in_spec: pytree.TreeSpec,
+    out_spec: pytree.TreeSpec,
 ) -> None:
     """Checks that the parts of a file go together in number."""
     nodes = list(executor.graph.nodes)
     placeholders = sum(node.op == "placeholder" for node in nodes)
-    if not placeholders == inputs == in_spec.num_leaves:
+    inputs = len(flat_inputs(arguments))
+    if placeholders != inputs or in_spec != pytree.tree_structure((arguments, {})):
         raise MalformedError(
             f"the graph takes {placeholders} tensors, {inputs} inputs are described, and their structure holds "
-            f"{in_spec.num_leaves}"
+            f"{in_spec.num_leaves} values"
         )
     outputs = len(nodes[-1].args[0])
     if outputs != out_spec.num_leaves:

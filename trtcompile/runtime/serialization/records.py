@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from trtcompile.engine import Binding, Engine
 from trtcompile.engine import Provenance as EngineProvenance
-from trtcompile.inputs import Input
+from trtcompile.inputs import Input, is_constant
 from trtcompile.partition.report import NodeRow, PartitionReport
 from trtcompile.ptq import CalibrationAlgo, CalibrationTable
 from trtcompile.ptq.table import Provenance as TableProvenance
@@ -36,8 +37,25 @@ def _name_of(dtype: torch.dtype) -> str:
     return name
 
 
-def input_to_json(value: Input) -> dict[str, Any]:
-    """An ``Input``: a leaf of a module's arguments."""
+def argument_to_json(value: Any) -> dict[str, Any]:
+    """A leaf of a module's arguments: an ``Input``, or a constant."""
+    if is_constant(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UnsavableError(f"the argument {value}")
+        return {"constant": value}
+    return _input_to_json(value)
+
+
+def argument_from_json(value: Any) -> Any:
+    """The inverse of ``argument_to_json``."""
+    if isinstance(value, dict) and list(value) == ["constant"]:
+        if not is_constant(value["constant"]):
+            raise MalformedError(f"the constant argument {shown(value['constant'])}")
+        return value["constant"]
+    return _input_from_json(value)
+
+
+def _input_to_json(value: Input) -> dict[str, Any]:
     return {
         "min_shape": list(value.min_shape),
         "opt_shape": list(value.opt_shape),
@@ -47,8 +65,7 @@ def input_to_json(value: Input) -> dict[str, Any]:
     }
 
 
-def input_from_json(value: Any) -> Input:
-    """The inverse of ``input_to_json``."""
+def _input_from_json(value: Any) -> Input:
     names = ("min_shape", "opt_shape", "max_shape", "dtype", "name")
     low, opt, high, dtype, name = fields(value, *names)
     return Input(

@@ -26,8 +26,8 @@ from trtcompile.runtime.serialization.members import (
     SIGNATURE,
 )
 from trtcompile.runtime.serialization.records import (
+    argument_to_json,
     engine_to_json,
-    input_to_json,
     report_to_json,
     table_to_json,
 )
@@ -117,8 +117,9 @@ def _members(compiled: TRTModule) -> dict[str, Buffer]:
 
 def _signature(compiled: TRTModule) -> dict[str, Any]:
     return {
-        "arguments": tree_to_json(compiled.arguments, input_to_json),
+        "arguments": tree_to_json(compiled.arguments, argument_to_json),
         "argument_names": list(compiled.argument_names),
+        "keywords": compiled.keywords,
         "in_spec": treespec_to_json(compiled.in_spec),
         "out_spec": treespec_to_json(compiled.out_spec),
     }
