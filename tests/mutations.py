@@ -79,8 +79,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="constants: random operators folded",
         file="trtcompile/lowering/fold_constants.py",
-        old='if node.target.namespace != "aten" or torch.Tag.nondeterministic_seeded in node.target.tags:',
-        new='if node.target.namespace != "aten":',
+        old='if target.namespace != "aten" or torch.Tag.nondeterministic_seeded in target.tags:',
+        new='if target.namespace != "aten":',
         tests=("tests/py/lowering/test_fold_constants.py::test_random_operators_are_not_folded",),
     ),
     Mutation(
