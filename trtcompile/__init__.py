@@ -4,7 +4,11 @@ Importing this package imports no TensorRT; the first compilation does.
 """
 
 from trtcompile import ptq
-from trtcompile.compiler import compile  # noqa: A004 (the public name, as in torch.compile)
+from trtcompile.compiler import (
+    compile,  # noqa: A004 (the public name, as in torch.compile)
+    dry_run,
+)
+from trtcompile.conversion import converter
 from trtcompile.errors import (
     AutogradError,
     CalibrationError,
@@ -23,6 +27,7 @@ from trtcompile.errors import (
     UnsupportedGraphError,
 )
 from trtcompile.inputs import Input
+from trtcompile.lowering import lowering_pass
 from trtcompile.partition import PartitionReport
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.serialization import load, save
@@ -51,7 +56,10 @@ __all__ = [
     "TensorRTMissingError",
     "UnsupportedGraphError",
     "compile",
+    "converter",
+    "dry_run",
     "load",
+    "lowering_pass",
     "ptq",
     "save",
 ]

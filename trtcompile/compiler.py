@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Mapping, Sequence
+from fnmatch import filter as filter_names
 from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from trtcompile import _tensorrt
@@ -17,6 +19,8 @@ from trtcompile.capture import CapturedGraph, capture
 from trtcompile.conversion import REGISTRY, convert
 from trtcompile.engine import Engine, build_engine, check_buildable, gpu_is_present
 from trtcompile.errors import (
+    ConversionError,
+    EngineBuildError,
     PrecisionWarning,
     SettingsError,
     TRTCompileWarning,
@@ -24,12 +28,14 @@ from trtcompile.errors import (
 )
 from trtcompile.inputs import flat_inputs, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
+from trtcompile.node_info import enclosing_modules, layer_name
 from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
 from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
 from trtcompile.ptq.fingerprint import graph_hash
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
+from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec
@@ -66,18 +72,11 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
         TensorRTMissingError: no TensorRT is installed.
     """
     settings = CompileSpec.from_options(options, spec=spec)
-    keywords = parse_keyword_inputs(kwarg_inputs)
-    arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
-    if not flat_inputs((*arguments, *keywords.values())):
-        raise SettingsError(
-            "inputs and kwarg_inputs have no tensor. Give an Input for each tensor that forward takes."
-        )
     check_buildable(settings)
     with kept_random_state():
-        captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
-        names = [*_argument_names(model, len(arguments)), *captured.keywords]
+        captured, names = _capture(model, inputs, kwarg_inputs)
         module = compile_captured(captured, settings, argument_names=names)
-    _warn_of_absent_operators(module)
+    _warn_of_absent_names(module.report, settings, captured)
     if not module.engines:
         raise UnsupportedGraphError(
             f"nothing of the model went into TensorRT.\n{module.report}\nRun the model in PyTorch, or see the reasons "
@@ -87,22 +86,83 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
     return module
 
 
+def dry_run(
+    model: nn.Module,
+    inputs: Sequence[Any] = (),
+    *,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    spec: CompileSpec | None = None,
+    **options: Any,
+) -> PartitionReport:
+    """The report that ``compile`` would give, without calibrating, converting, or building anything.
+
+    It needs no TensorRT, no GPU, and no calibrator: INT8 is placed with made-up scales. What only a converter or
+    TensorRT's builder can refuse is not in it.
+
+    Args:
+        model: as for ``compile``; so are the others.
+        inputs: an entry for each positional argument.
+        kwarg_inputs: an entry for each keyword argument.
+        spec: settings; ``options`` are applied on top.
+        **options: the fields of ``CompileSpec``.
+
+    Raises:
+        SettingsError: an option or input is unknown, malformed, or contradicts another.
+        UnsupportedGraphError: the model cannot be captured, or not all of it can go into TensorRT and
+            ``require_full_compilation`` is set.
+    """
+    precisions = options.get("enabled_precisions", spec.enabled_precisions if spec else ())
+    if torch.int8 in precisions:
+        options["calibrator"] = UnitScales()
+    settings = CompileSpec.from_options(options, spec=spec)
+    captured, _ = _capture(model, inputs, kwarg_inputs)
+    _, quantization = prepare(captured, settings)
+    _, report = split(captured, settings, quantization)
+    _warn_of_absent_names(report, settings, captured)
+    return report
+
+
+def _capture(
+    model: nn.Module, inputs: Sequence[Any], kwarg_inputs: Mapping[str, Any] | None
+) -> tuple[CapturedGraph, list[str]]:
+    """The model as a graph, and the names of its arguments."""
+    keywords = parse_keyword_inputs(kwarg_inputs)
+    arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
+    if not flat_inputs((*arguments, *keywords.values())):
+        raise SettingsError(
+            "inputs and kwarg_inputs have no tensor. Give an Input for each tensor that forward takes."
+        )
+    with kept_random_state():
+        captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
+        return captured, [*_argument_names(model, len(arguments)), *captured.keywords]
+
+
 def _is_empty(inputs: Any) -> bool:
     return isinstance(inputs, (list, tuple)) and len(inputs) == 0
 
 
-def _warn_of_absent_operators(module: TRTModule) -> None:
-    assert module.report is not None
-    present = {row.operator for row in module.report.rows}
-    present |= {name.rpartition(".")[0] for name in present}
-    absent = sorted(module.spec.torch_executed_ops - present)
-    if absent:
-        warnings.warn(
-            f"torch_executed_ops has {', '.join(absent)}, which the lowered model does not have, so it has no effect. "
-            "print(compiled.report) lists the operators that it has.",
-            TRTCompileWarning,
-            stacklevel=3,
-        )
+def _warn_of_absent_names(
+    report: PartitionReport | None, spec: CompileSpec, captured: CapturedGraph
+) -> None:
+    assert report is not None
+    operators = {row.operator for row in report.rows}
+    operators |= {name.rpartition(".")[0] for name in operators}
+    modules = {m for node in captured.graph_module.graph.nodes for m in enclosing_modules(node)}
+    absent = {
+        "torch_executed_ops": spec.torch_executed_ops - operators,
+        "torch_executed_nodes": spec.torch_executed_nodes - {row.name for row in report.rows},
+        "torch_executed_modules": {
+            p for p in spec.torch_executed_modules if not filter_names(modules, p)
+        },
+    }
+    for option, names in absent.items():
+        if names:
+            warnings.warn(
+                f"{option} has {', '.join(sorted(names))}, which the lowered model does not have, so it has no effect. "
+                "print(compiled.report) lists what it has.",
+                TRTCompileWarning,
+                stacklevel=3,
+            )
 
 
 def compile_captured(
@@ -111,12 +171,11 @@ def compile_captured(
     """Compiles a captured graph; the result may have no engine."""
     graph_module = captured.graph_module
     identity, quantization = prepare(captured, spec)
-    partitioned, report = split(captured, spec, quantization)
-    for engine_partition, engine in zip(
-        partitioned.engines, _build(partitioned, spec), strict=True
-    ):
+    partitioned, report, engines = _split_and_build(captured, spec, quantization)
+    _warn_of_precision(report, spec)
+    for engine in engines:
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
-        setattr(partitioned.executor, engine_partition.name, module)
+        setattr(partitioned.executor, engine.name, module)
     return TRTModule(
         executor=partitioned.executor,
         arguments=captured.arguments,
@@ -153,11 +212,14 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
 
 
 def split(
-    captured: CapturedGraph, spec: CompileSpec, quantization: Quantization
+    captured: CapturedGraph,
+    spec: CompileSpec,
+    quantization: Quantization,
+    demoted: Mapping[Node, str] | None = None,
 ) -> tuple[PartitionedGraph, PartitionReport]:
-    """Partitions a prepared graph and reports on it."""
+    """Partitions a prepared graph and reports on it; ``demoted`` nodes stay in PyTorch for the reason given."""
     graph_module = captured.graph_module
-    verdicts = judge(graph_module, spec)
+    verdicts = judge(graph_module, spec, demoted=demoted or {})
     partitioned = partition(
         graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size
     )
@@ -168,6 +230,10 @@ def split(
             f"{report}\nDrop require_full_compilation, or change the model.",
             report,
         )
+    return partitioned, report
+
+
+def _warn_of_precision(report: PartitionReport, spec: CompileSpec) -> None:
     share = report.multiply_add_share("INT8")
     if spec.uses_int8 and share < 0.5:
         warnings.warn(
@@ -176,18 +242,52 @@ def split(
             PrecisionWarning,
             stacklevel=4,
         )
-    return partitioned, report
+
+
+def _split_and_build(
+    captured: CapturedGraph, spec: CompileSpec, quantization: Quantization
+) -> tuple[PartitionedGraph, PartitionReport, list[Engine]]:
+    """Partitions and builds; operators that TensorRT turns out to refuse go to PyTorch, and all is done again."""
+    demoted: dict[Node, str] = {}
+    while True:
+        partitioned, report = split(captured, spec, quantization, demoted)
+        try:
+            return partitioned, report, _build(partitioned, spec)
+        except (ConversionError, EngineBuildError) as error:
+            refused = _refused_nodes(error, partitioned)
+            if spec.require_full_compilation or not refused:
+                raise
+            names = ", ".join(layer_name(node) for node in refused)
+            warnings.warn(
+                f"{names} goes to PyTorch, since TensorRT refused it: {error}",
+                TRTCompileWarning,
+                stacklevel=4,
+            )
+            cause = str(error).splitlines()[0]
+            demoted.update(dict.fromkeys(refused, f"TensorRT refused it: {cause}"))
 
 
 def _build(partitioned: PartitionedGraph, spec: CompileSpec) -> list[Engine]:
-    engines: list[Engine] = []
     if not partitioned.engines:
-        return engines
+        return []
     with _tensorrt.builder_library_kept():
-        for part in partitioned.engines:
-            network = convert(part.graph_module)
-            engines.append(build_engine(part.name, network, part.shape_ranges, spec))
-    return engines
+        # All are converted before the first is built: what cannot be converted shows at once.
+        networks = [convert(part.graph_module) for part in partitioned.engines]
+        return [
+            build_engine(part.name, network, part.shape_ranges, spec)
+            for part, network in zip(partitioned.engines, networks, strict=True)
+        ]
+
+
+def _refused_nodes(
+    error: ConversionError | EngineBuildError, partitioned: PartitionedGraph
+) -> list[Node]:
+    """The operators that an error names: layers are named after them."""
+    nodes = {layer_name(node): node for part in partitioned.engines for node in part.nodes}
+    if isinstance(error, ConversionError):
+        return [nodes[error.node]] if error.node in nodes else []
+    named = {name for line in error.log for name in re.findall(r"([\w.]+)/", line)}
+    return [node for name, node in nodes.items() if name in named]
 
 
 def undecomposed_operators() -> list[Any]:

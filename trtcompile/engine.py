@@ -168,7 +168,8 @@ def build_engine(
         said = "\n".join(f"  {line}" for line in network.logger.lines) or "  (it logged nothing)"
         raise EngineBuildError(
             f"{flavour} could not build {name}. It said:\n{said}\nLeave the operators it names to PyTorch with "
-            "torch_executed_ops, or report this with the model."
+            "torch_executed_ops, or report this with the model.",
+            network.logger.lines,
         )
     definition = network.definition
     inputs = [definition.get_input(i) for i in range(definition.num_inputs)]

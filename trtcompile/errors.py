@@ -6,6 +6,8 @@ builtin that a caller would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class TRTCompileError(Exception):
     """Base of every exception of this package."""
@@ -32,11 +34,27 @@ class LoweringError(TRTCompileError):
 
 
 class ConversionError(TRTCompileError):
-    """A converter failed on a node; the message has the node and the user's source line."""
+    """A converter failed on a node; the message has the node and the user's source line.
+
+    Attributes:
+        node: the tensor name of the node's result; None if it is no fault of one node.
+    """
+
+    def __init__(self, message: str, node: str | None = None) -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class EngineBuildError(TRTCompileError):
-    """TensorRT refused a network; the message carries TensorRT's own log lines."""
+    """TensorRT refused a network; the message carries TensorRT's own log lines.
+
+    Attributes:
+        log: those lines.
+    """
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log = tuple(log)
 
 
 class CalibrationError(TRTCompileError):

@@ -46,6 +46,12 @@ def module_path(node: Node) -> str:
     return str(entries[-1][0]) if entries else ""
 
 
+def enclosing_modules(node: Node) -> list[str]:
+    """The paths of all modules that the node was traced in, the outermost first; the model itself has none."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return [path for path, *_ in map(tuple, stack.values()) if path]
+
+
 class NotingSourceLines(TorchFunctionMode):
     """While a model is traced, notes in each node which line of the user's code called the operator.
 

@@ -166,6 +166,9 @@ class CompileSpec:
             are run by PyTorch instead.
         torch_executed_ops: operators left to PyTorch, as ``torch.ops`` overloads or names such as
             ``"aten.relu"`` (every overload) or ``"aten.relu.default"``.
+        torch_executed_modules: modules left to PyTorch with all that they contain, by path: ``"encoder.layers.0"``, or
+            a pattern such as ``"*.attention"``, in which ``*`` also stands for dots.
+        torch_executed_nodes: operators left to PyTorch by the names that the report gives them, such as ``"relu_3"``.
         require_full_compilation: raises ``UnsupportedGraphError`` if anything would be left to PyTorch.
         keep_lowered: keeps the lowered graph, Q/DQ included, as ``compiled.lowered``.
         workspace_size: upper limit, in bytes, of the scratch memory that TensorRT may use; None for its default.
@@ -182,6 +185,8 @@ class CompileSpec:
     device: Device = dataclasses.field(default_factory=Device)
     min_block_size: int = 5
     torch_executed_ops: frozenset[str] = frozenset()
+    torch_executed_modules: frozenset[str] = frozenset()
+    torch_executed_nodes: frozenset[str] = frozenset()
     require_full_compilation: bool = False
     keep_lowered: bool = True
     workspace_size: int | None = None
@@ -194,6 +199,8 @@ class CompileSpec:
         setattr_(self, "enabled_precisions", _precisions(self.enabled_precisions))
         setattr_(self, "device", Device.from_any(self.device))
         setattr_(self, "torch_executed_ops", _operator_names(self.torch_executed_ops))
+        for name in ("torch_executed_modules", "torch_executed_nodes"):
+            setattr_(self, name, _names(name, getattr(self, name)))
         _require_int("min_block_size", self.min_block_size, low=1)
         for name in ("require_full_compilation", "keep_lowered", "use_cuda_graphs"):
             _require_bool(name, getattr(self, name))
@@ -269,6 +276,8 @@ class CompileSpec:
             },
             "min_block_size": self.min_block_size,
             "torch_executed_ops": sorted(self.torch_executed_ops),
+            "torch_executed_modules": sorted(self.torch_executed_modules),
+            "torch_executed_nodes": sorted(self.torch_executed_nodes),
             "require_full_compilation": self.require_full_compilation,
             "workspace_size": self.workspace_size,
             "optimization_level": self.optimization_level,
@@ -315,6 +324,13 @@ def _precisions(value: Any) -> frozenset[torch.dtype]:
             "enabled_precisions is empty. Name at least one of torch.float32, torch.float16, torch.int8."
         )
     return precisions
+
+
+def _names(option: str, value: Any) -> frozenset[str]:
+    is_collection = isinstance(value, Iterable) and not isinstance(value, str)
+    if not is_collection or any(not isinstance(name, str) or not name for name in value):
+        raise SettingsError(f"{option} is {value!r}. Use a set of names.")
+    return frozenset(value)
 
 
 def _operator_names(value: Any) -> frozenset[str]:

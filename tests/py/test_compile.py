@@ -25,6 +25,7 @@ from trtcompile import (
     UnsupportedGraphError,
 )
 from trtcompile.errors import LoweringError
+from trtcompile.lowering.name_tensors import name_tensors
 
 
 class Net(nn.Module):
@@ -528,7 +529,8 @@ class TestStages:
         def broken_pass(graph_module: Any, spec: Any) -> int:
             raise KeyError("x")
 
-        monkeypatch.setattr("trtcompile.lowering.pipeline.lower.__defaults__", ((broken_pass,),))
+        passes = (broken_pass, name_tensors)
+        monkeypatch.setattr("trtcompile.lowering.pipeline.PIPELINE", passes)
         with pytest.raises(LoweringError, match="broken_pass failed"):
             compile_(net(), [IMAGE])
 

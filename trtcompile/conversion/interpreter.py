@@ -89,7 +89,8 @@ def _convert_node(
     converter = registry.get(node.target)
     if converter is None:
         raise ConversionError(
-            f"{node.format_node()} has no converter. Report this: partitioning let it through."
+            f"{node.format_node()} has no converter. Report this: partitioning let it through.",
+            layer_name(node),
         )
     network.enter_scope(layer_name(node))
     metas = _tensor_metas(node)
@@ -111,7 +112,8 @@ def _convert_node(
         said = "".join(f"\n  TensorRT: {line}" for line in logger.lines[already_logged:])
         raise ConversionError(
             f"converting {node.format_node()} failed: {error}{said}\n  at {source_line(node)}\n"
-            f"  Leave it to PyTorch with torch_executed_ops={{{str(node.target)!r}}}."
+            f"  Leave it to PyTorch with torch_executed_ops={{{str(node.target)!r}}}.",
+            layer_name(node),
         ) from error
     _name_tensor(result, layer_name(node))
     return result

@@ -6,7 +6,9 @@ build, layer names, and a typed error when TensorRT refuses a layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,17 +58,29 @@ def has_tensorrt_dtype(dtype: torch.dtype) -> bool:
     return dtype in _FROM_TORCH
 
 
+_OF_KNOWN_SIZES: dict[str, Callable[[int, int], int]] = {
+    "SUM": operator.add,
+    "SUB": operator.sub,
+    "PROD": operator.mul,
+    "FLOOR_DIV": operator.floordiv,
+    "MIN": min,
+    "MAX": max,
+}
+
+
 class Network:
     """A network under construction.
 
     Attributes:
         definition: TensorRT's ``INetworkDefinition``.
+        trt: the installed flavour's module, for its enumerations.
         result_dtypes: the dtypes of the outputs of the node being converted.
         result_shapes: their shapes; a size that is not known is a ``SymInt``.
     """
 
     def __init__(self, flavour: Flavour, definition: Any) -> None:
         self.flavour = flavour
+        self.trt = flavour.trt
         self.definition = definition
         self.result_dtypes: list[torch.dtype] = []
         self.result_shapes: list[tuple[Any, ...]] = []
@@ -185,6 +199,40 @@ class Network:
             self.definition.add_elementwise(a, b, operation), "elementwise"
         ).get_output(0)
 
+    def select(
+        self, condition: ITensor, a: TensorLike, b: TensorLike, dtype: torch.dtype | None = None
+    ) -> ITensor:
+        """``a`` where the condition holds, else ``b``, both as ``dtype``; all three broadcast."""
+        values = [condition, self.tensor(a, dtype), self.tensor(b, dtype)]
+        rank = max(self.rank(value) for value in values)
+        values = [self.expand_rank(value, rank) for value in values]
+        return self.layer(self.definition.add_select(*values), "select").get_output(0)
+
+    def isnan(self, x: ITensor) -> ITensor:
+        """Whether ``x`` is NaN, which no integer is."""
+        return self._is(x, trt.UnaryOperation.ISNAN)
+
+    def isinf(self, x: ITensor) -> ITensor:
+        """Whether ``x`` is infinite, which no integer is."""
+        return self._is(x, trt.UnaryOperation.ISINF)
+
+    def _is(self, x: ITensor, operation: Any) -> ITensor:
+        dtype = self.dtype_of(x)
+        if not dtype.is_floating_point:
+            x = self.cast(x, torch.int32) if dtype == torch.bool else x
+            return self.elementwise(x, x, trt.ElementWiseOperation.LESS)
+        # TensorRT 10 asks this of FP32 and FP16 only.
+        return self.unary(self.cast(x, torch.float32) if dtype == torch.bfloat16 else x, operation)
+
+    def truth(self, x: TensorLike) -> ITensor:
+        """Whether ``x`` is not zero; NaN is not."""
+        x = self.tensor(x)
+        if self.dtype_of(x) == torch.bool:
+            return x
+        # A cast to BOOL in TensorRT need not be "unequal to zero".
+        is_zero = self.elementwise(x, 0, trt.ElementWiseOperation.EQUAL, self.dtype_of(x))
+        return self.unary(is_zero, trt.UnaryOperation.NOT)
+
     def expand_rank(self, x: ITensor, rank: int) -> ITensor:
         """Puts dimensions of size 1 in front until ``x`` has ``rank``."""
         missing = rank - self.rank(x)
@@ -225,6 +273,17 @@ class Network:
             0
         )
 
+    def size_math(self, a: Size, b: Size, operation: str) -> Size:
+        """``a op b`` of two sizes: an int where both are known. ``operation`` is an ``ElementWiseOperation``."""
+        if isinstance(a, int) and isinstance(b, int):
+            return _OF_KNOWN_SIZES[operation](a, b)
+        first, second = self.shape_tensor([a]), self.shape_tensor([b])
+        return self.elementwise(first, second, getattr(trt.ElementWiseOperation, operation))
+
+    def size_product(self, sizes: Sequence[Size]) -> Size:
+        """How many elements these sizes make."""
+        return functools.reduce(lambda a, b: self.size_math(a, b, "PROD"), sizes, 1)
+
     def shape_tensor(self, sizes: Sequence[Size]) -> ITensor:
         """A 1-D INT64 tensor from known sizes and one-element tensors."""
         parts = [
@@ -232,6 +291,36 @@ class Network:
             for s in sizes
         ]
         return parts[0] if len(parts) == 1 else self.concat(parts, 0)
+
+    def arange(
+        self, count: Size, start: Size = 0, step: int = 1, dtype: torch.dtype = torch.int64
+    ) -> ITensor:
+        """``start + i * step`` for each ``i`` below ``count``, as INT64 or INT32."""
+        if isinstance(count, int) and isinstance(start, int):
+            return self.constant(torch.arange(count, dtype=dtype) * step + start)
+        # The shape is an input; what add_fill takes gives the rank only.
+        layer = self.definition.add_fill((1,), trt.FillOperation.LINSPACE, tensorrt_dtype(dtype))
+        layer = self.layer(layer, "fill")
+        layer.set_input(0, self.shape_tensor([count]))
+        first = self.cast(self.shape_tensor([start]), dtype)
+        layer.set_input(1, self.reshape(first, []))
+        layer.set_input(2, self.constant(torch.tensor([step], dtype=dtype)))
+        return layer.get_output(0)
+
+    def positions(self, count: Size) -> ITensor:
+        """0, 1, ..., ``count`` - 1 as INT32."""
+        if isinstance(count, int):
+            return self.constant(torch.arange(count, dtype=torch.int32))
+        layer = self.definition.add_fill((1,), trt.FillOperation.LINSPACE, trt.DataType.INT32)
+        layer = self.layer(layer, "fill")
+        values = (
+            count,
+            self.tensor(0, torch.int32),
+            self.constant(torch.ones(1, dtype=torch.int32)),
+        )
+        for index, value in enumerate(values):
+            layer.set_input(index, value)
+        return layer.get_output(0)
 
     def reshape(self, x: ITensor, sizes: Sequence[Size]) -> ITensor:
         """``x`` with the given sizes; one of them may be -1."""
@@ -253,23 +342,28 @@ class Network:
     def slice(
         self,
         x: ITensor,
-        starts: Sequence[int],
+        starts: Sequence[Size],
         sizes: Sequence[Size],
-        steps: Sequence[int] | None = None,
+        steps: Sequence[Size] | None = None,
         *,
         fill: float | None = None,
+        mode: str | None = None,
     ) -> ITensor:
-        """``result[i] = x[starts + i * steps]`` with the given sizes; outside of ``x`` it is ``fill``."""
-        known = [size if isinstance(size, int) else 0 for size in sizes]
-        layer = self.definition.add_slice(
-            x, tuple(starts), tuple(known), tuple(steps or [1] * len(known))
-        )
-        layer = self.layer(layer, "slice")
-        if any(not isinstance(size, int) for size in sizes):
-            layer.set_input(2, self.shape_tensor(sizes))
+        """``result[i] = x[starts + i * steps]`` with the given sizes.
+
+        Outside of ``x`` it is ``fill``, or what ``mode`` says: ``CLAMP``, ``REFLECT``, or ``WRAP``.
+        """
+        given = (starts, sizes, steps or [1] * len(sizes))
+        known = [tuple(v if isinstance(v, int) else 0 for v in values) for values in given]
+        layer = self.layer(self.definition.add_slice(x, *known), "slice")
+        for index, values in enumerate(given, 1):
+            if any(not isinstance(v, int) for v in values):
+                layer.set_input(index, self.shape_tensor(values))
         if fill is not None:
             layer.mode = trt.SampleMode.FILL
             layer.set_input(4, self.tensor(fill, self.dtype_of(x)))
+        elif mode is not None:
+            layer.mode = getattr(trt.SampleMode, mode)
         return layer.get_output(0)
 
     def pad(
@@ -290,6 +384,22 @@ class Network:
         """Reorders dimensions."""
         layer = self.layer(self.definition.add_shuffle(x), "permute")
         layer.first_transpose = trt.Permutation([d % self.rank(x) for d in order])
+        return layer.get_output(0)
+
+    def gather(
+        self, x: ITensor, indices: TensorLike, dim: int, *, elementwise: bool = False
+    ) -> ITensor:
+        """``x`` at non-negative ``indices`` along ``dim``, whose place their dimensions take.
+
+        With ``elementwise`` they have the rank of ``x``, and each names one element, as in ``torch.gather``.
+        """
+        if self.dtype_of(x) == torch.bool:  # not every TensorRT gathers bools
+            numbers = self.gather(self.cast(x, torch.int32), indices, dim, elementwise=elementwise)
+            return self.cast(numbers, torch.bool)
+        mode = trt.GatherMode.ELEMENT if elementwise else trt.GatherMode.DEFAULT
+        layer = self.definition.add_gather_v2(x, self.tensor(indices, torch.int32), mode)
+        layer = self.layer(layer, "gather")
+        layer.axis = dim % self.rank(x)
         return layer.get_output(0)
 
     def concat(self, tensors: Sequence[ITensor], dim: int) -> ITensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 
@@ -34,23 +35,58 @@ PIPELINE: tuple[LoweringPass, ...] = (
 )
 
 
+#: Passes of users; they run on settled graphs, before tensors get their names.
+_USER_PASSES: list[LoweringPass] = []
+
+
+def lowering_pass(function: LoweringPass) -> LoweringPass:
+    """Adds a pass ``(graph_module, spec) -> rewrites`` to every compilation that follows.
+
+    It runs after the package's own rewrites and before quantization. It changes the graph in place and returns the
+    number of rewrites; the runner recompiles, removes dead nodes, and checks the graph.
+
+    Raises:
+        TypeError: it is not callable with two arguments, or is there already.
+    """
+    if not callable(function):
+        raise TypeError(
+            f"{function!r} is no function. Decorate a function (graph_module, spec) -> int."
+        )
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"the lowering pass {function.__name__} cannot be called with (graph_module, spec): {error}."
+        ) from None
+    if function in _USER_PASSES:
+        raise TypeError(f"the lowering pass {function.__name__} is there already.")
+    _USER_PASSES.append(function)
+    return function
+
+
+def passes() -> tuple[LoweringPass, ...]:
+    """All passes, in order."""
+    *rewrites, naming = PIPELINE
+    return (*rewrites, *_USER_PASSES, naming)
+
+
 #: Operators that capture must not decompose, because a pass looks for them.
 KEPT_WHOLE = (BATCH_NORM,)
 
 
 def lower(
-    graph_module: GraphModule, spec: CompileSpec, passes: Sequence[LoweringPass] = PIPELINE
+    graph_module: GraphModule, spec: CompileSpec, chosen: Sequence[LoweringPass] | None = None
 ) -> None:
-    """Runs the passes in place.
+    """Runs the passes in place: all, or those ``chosen``.
 
     Raises:
         LoweringError: a pass failed or left an invalid graph.
     """
-    for lowering_pass in passes:
-        run_pass(lowering_pass, graph_module, spec)
+    for one in passes() if chosen is None else chosen:
+        run_pass(one, graph_module, spec)
 
 
-def run_pass(lowering_pass: LoweringPass, graph_module: GraphModule, spec: CompileSpec) -> int:
+def run_pass(function: LoweringPass, graph_module: GraphModule, spec: CompileSpec) -> int:
     """Runs one pass, removes what it left dead, and checks the graph.
 
     Returns:
@@ -60,15 +96,15 @@ def run_pass(lowering_pass: LoweringPass, graph_module: GraphModule, spec: Compi
         LoweringError: the pass failed or left an invalid graph.
     """
     try:
-        rewrites = lowering_pass(graph_module, spec)
+        rewrites = function(graph_module, spec)
         graph_module.graph.eliminate_dead_code()
         graph_module.graph.lint()
         graph_module.recompile()
     except Exception as error:
         raise LoweringError(
-            f"the lowering pass {lowering_pass.__name__} failed: {error}. This is a defect of the pass; please report "
+            f"the lowering pass {function.__name__} failed: {error}. This is a defect of the pass; please report "
             "it with the model."
         ) from error
     drop_unused_constants(graph_module)
-    _log.debug("%s: %d rewrites", lowering_pass.__name__, rewrites)
+    _log.debug("%s: %d rewrites", function.__name__, rewrites)
     return rewrites

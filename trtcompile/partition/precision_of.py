@@ -16,6 +16,7 @@ WEIGHTED = (
     aten.linear.default,
     aten.mm.default,
     aten.bmm.default,
+    aten.matmul.default,
     aten.addmm.default,
 )
 _DEQUANTIZE = (qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default)
@@ -65,7 +66,8 @@ def multiply_adds(node: Node) -> int:
             assert isinstance(data, Node)
             return math.prod(_size(s) for s in data.meta["val"].shape) * math.prod(shape[1:])
         return result * math.prod(shape[1:])
-    depth = shape[-1] if node.target is aten.linear.default else shape[-2]
+    # The second factor of a linear layer is transposed; that of a matmul may be a vector.
+    depth = shape[-1] if node.target is aten.linear.default or len(shape) == 1 else shape[-2]
     return result * depth
 
 

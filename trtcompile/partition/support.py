@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch.fx import GraphModule, Node
@@ -11,19 +12,26 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from trtcompile.conversion.network import has_tensorrt_dtype
 from trtcompile.conversion.registry import REGISTRY, Registry
-from trtcompile.node_info import operator_name
+from trtcompile.node_info import enclosing_modules, layer_name, operator_name
 from trtcompile.settings import CompileSpec
 
 #: For each operator node None if TensorRT takes it, else the reason as a sentence.
 Verdicts = dict[Node, "str | None"]
 
 
-def judge(graph_module: GraphModule, spec: CompileSpec, registry: Registry = REGISTRY) -> Verdicts:
-    """Judges every operator of a lowered graph."""
+def judge(
+    graph_module: GraphModule,
+    spec: CompileSpec,
+    registry: Registry = REGISTRY,
+    *,
+    demoted: Mapping[Node, str] | None = None,
+) -> Verdicts:
+    """Judges every operator of a lowered graph; ``demoted`` ones have a reason already."""
+    known = demoted or {}
     verdicts: Verdicts = {}
     for node in graph_module.graph.nodes:
         if node.op == "call_function":
-            verdicts[node] = _reason_against(node, spec, registry)
+            verdicts[node] = known.get(node) or _reason_against(node, spec, registry)
     for node, reason in list(verdicts.items()):
         # An output cannot be picked in TensorRT from an operator that runs in PyTorch.
         source = node.args[0] if node.target is operator.getitem else None
@@ -44,8 +52,15 @@ def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | 
     name = operator_name(node)
     if _is_excluded(name, spec.torch_executed_ops):
         return "torch_executed_ops leaves it to PyTorch"
+    if layer_name(node) in spec.torch_executed_nodes:
+        return "torch_executed_nodes leaves it to PyTorch"
+    for pattern in spec.torch_executed_modules:
+        if any(fnmatchcase(path, pattern) for path in enclosing_modules(node)):
+            return f"torch_executed_modules leaves {pattern} to PyTorch"
     converter = registry.get(node.target)
     if converter is None:
+        if any(free_unbacked_symbols(tuple(value.shape)) for value in _tensors(node)):
+            return f"the shape of what {name} gives depends on data"
         return f"{name} has no converter"
     if node.target is not operator.getitem:
         for value in (*_tensors(node), *(v for n in node.all_input_nodes for v in _tensors(n))):

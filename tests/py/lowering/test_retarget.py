@@ -27,7 +27,7 @@ def lowered(function: object) -> GraphModule:
     graph_module = capture_for_test(function, [torch.randn(2, 3)]).graph_module  # type: ignore[arg-type]
     # Folding would leave no creation.
     passes = [one for one in PIPELINE if one is not fold_constants]
-    lower(graph_module, CompileSpec(), passes=passes)
+    lower(graph_module, CompileSpec(), passes)
     return graph_module
 
 
