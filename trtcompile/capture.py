@@ -21,6 +21,8 @@ from torch.fx.traceback import preserve_node_meta
 from torch.utils import _pytree as pytree
 
 from trtcompile.errors import SettingsError, TRTCompileWarning, UnsupportedGraphError
+from trtcompile.export_repairs import export_repairs
+from trtcompile.exported import check_inputs
 from trtcompile.inputs import Input, flat_inputs, is_constant
 from trtcompile.node_info import NotingSourceLines
 
@@ -58,7 +60,8 @@ def capture(
     """Exports a module with ``torch.export`` and makes it functional.
 
     Args:
-        model: an ``nn.Module``. In train mode it is captured as in eval mode, with a warning.
+        model: an ``nn.Module``, captured as in eval mode (with a warning if it is in train mode), or an
+            ``ExportedProgram``.
         arguments: positional arguments as parsed by ``inputs.parse_inputs``.
         keywords: keyword arguments as parsed by ``inputs.parse_keyword_inputs``.
         undecomposed: operators to keep whole; every other composite operator is decomposed to core ATen.
@@ -67,6 +70,10 @@ def capture(
         SettingsError: ``forward`` does not take that many arguments.
         UnsupportedGraphError: ``torch.export`` cannot trace the model, or the model writes to its buffers or inputs.
     """
+    if isinstance(model, torch.export.ExportedProgram):
+        check_inputs(model, arguments, keywords or {})
+        program = model.run_decompositions(_decompositions(undecomposed))
+        return from_exported_program(program, _Inputs(arguments, dict(keywords or {})))
     if not isinstance(model, nn.Module):
         raise UnsupportedGraphError(
             f"model is a {type(model).__name__}, not an nn.Module. Wrap a function in a module, or use "
@@ -80,7 +87,7 @@ def capture(
             stacklevel=3,
         )
     device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    with _evaluating(model), torch.no_grad(), warnings.catch_warnings():
+    with _evaluating(model), torch.no_grad(), export_repairs(), warnings.catch_warnings():
         # torch.export copies pytree specs in a way that it warns about itself.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         try:

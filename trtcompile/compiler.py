@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
@@ -26,6 +27,7 @@ from trtcompile.errors import (
     TRTCompileWarning,
     UnsupportedGraphError,
 )
+from trtcompile.exported import argument_names, inputs_of
 from trtcompile.inputs import flat_inputs, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.node_info import enclosing_modules, layer_name
@@ -42,7 +44,7 @@ from trtcompile.settings import CompileSpec
 
 
 def compile(  # noqa: A001 (the public name, as in torch.compile)
-    model: nn.Module,
+    model: nn.Module | ExportedProgram,
     inputs: Sequence[Any] = (),
     *,
     kwarg_inputs: Mapping[str, Any] | None = None,
@@ -52,7 +54,8 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
     """Compiles a module: supported parts become TensorRT engines, the rest stays PyTorch.
 
     Args:
-        model: the module. It is left as it was.
+        model: the module, which is left as it was, or a ``torch.export.ExportedProgram``; its inputs can be left out,
+            and are then those it was exported with.
         inputs: an entry for each positional argument of ``forward``: ``Input``, tensor, shape, or nested lists and
             dictionaries of them. None, numbers, and strings are compiled in and expected again at each call.
         kwarg_inputs: the same for each keyword argument, by name. An ``Input`` without a name gets its keyword's, by
@@ -75,7 +78,7 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
     check_buildable(settings)
     with kept_random_state():
         captured, names = _capture(model, inputs, kwarg_inputs)
-        module = compile_captured(captured, settings, argument_names=names)
+        module = compile_captured(captured, settings, names=names)
     _warn_of_absent_names(module.report, settings, captured)
     if not module.engines:
         raise UnsupportedGraphError(
@@ -87,7 +90,7 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
 
 
 def dry_run(
-    model: nn.Module,
+    model: nn.Module | ExportedProgram,
     inputs: Sequence[Any] = (),
     *,
     kwarg_inputs: Mapping[str, Any] | None = None,
@@ -123,18 +126,27 @@ def dry_run(
 
 
 def _capture(
-    model: nn.Module, inputs: Sequence[Any], kwarg_inputs: Mapping[str, Any] | None
+    model: nn.Module | ExportedProgram,
+    inputs: Sequence[Any],
+    kwarg_inputs: Mapping[str, Any] | None,
 ) -> tuple[CapturedGraph, list[str]]:
     """The model as a graph, and the names of its arguments."""
-    keywords = parse_keyword_inputs(kwarg_inputs)
-    arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
+    if isinstance(model, ExportedProgram) and _is_empty(inputs) and kwarg_inputs is None:
+        arguments, keywords = inputs_of(model)
+    else:
+        keywords = parse_keyword_inputs(kwarg_inputs)
+        arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
     if not flat_inputs((*arguments, *keywords.values())):
         raise SettingsError(
             "inputs and kwarg_inputs have no tensor. Give an Input for each tensor that forward takes."
         )
     with kept_random_state():
         captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
-        return captured, [*_argument_names(model, len(arguments)), *captured.keywords]
+        if isinstance(model, ExportedProgram):
+            names = argument_names(model)
+        else:
+            names = _argument_names(model, len(arguments))
+        return captured, [*names, *captured.keywords]
 
 
 def _is_empty(inputs: Any) -> bool:
@@ -166,7 +178,7 @@ def _warn_of_absent_names(
 
 
 def compile_captured(
-    captured: CapturedGraph, spec: CompileSpec, *, argument_names: Sequence[str] = ()
+    captured: CapturedGraph, spec: CompileSpec, *, names: Sequence[str] = ()
 ) -> TRTModule:
     """Compiles a captured graph; the result may have no engine."""
     graph_module = captured.graph_module
@@ -179,7 +191,7 @@ def compile_captured(
     return TRTModule(
         executor=partitioned.executor,
         arguments=captured.arguments,
-        argument_names=argument_names,
+        argument_names=names,
         keywords=len(captured.keywords),
         in_spec=captured.in_spec,
         out_spec=captured.out_spec,

@@ -157,7 +157,7 @@ def build_engine(
     flavour = check_buildable(spec)
     config = network.builder.create_builder_config()
     _configure(config, flavour, spec)
-    if any(low != high for low, _, high in shape_ranges):
+    if any(-1 in network.definition.get_input(i).shape for i in range(len(shape_ranges))):
         profile = network.builder.create_optimization_profile()
         for binding, (low, opt, high) in zip(network.input_names, shape_ranges, strict=True):
             profile.set_shape(binding, low, opt, high)

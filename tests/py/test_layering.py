@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parents[2] / "trtcompile"
 # A module imports from tiers above its own line only.
 TIERS = (
     ("errors", "atomic_files"),
-    ("settings", "inputs", "_tensorrt", "node_info"),
+    ("settings", "inputs", "_tensorrt", "node_info", "export_repairs"),
+    ("exported",),
     ("capture", "lowering", "ptq", "precision", "conversion"),
     ("partition",),
     ("engine",),

@@ -39,7 +39,7 @@ def fit_batches(
     """Splits and joins the batches of a loader to the batch size of the inputs.
 
     **Elements.** A batch may be a tensor, a tuple or list, or a dictionary. As many elements are
-    used as there are arguments; further ones, such as labels, are dropped.
+    used as there are arguments with tensors; further ones, such as labels, are dropped.
 
     - Tuple or list: element i is argument i. An argument that is itself a list, tuple, or
       dictionary of inputs takes its tensors from an element built the same way; further entries are
@@ -98,6 +98,8 @@ class _Layout:
     """Where the tensors of the inputs are in a batch, and which of their rows are samples."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
+        # A constant is compiled in; the data has no element for it.
+        arguments = tuple(argument for argument in arguments if flat_inputs((argument,)))
         self.arguments = arguments
         self.inputs = flat_inputs(arguments)
         leaves = pytree.tree_flatten_with_path(arguments)[0]

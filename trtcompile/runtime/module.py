@@ -178,10 +178,12 @@ class TRTModule(nn.Module):
         return tensors
 
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        names = self.argument_names[len(args) :]
-        unknown = [name for name in kwargs if name not in names]
         by_position = len(self.arguments) - self.keywords
-        if unknown or len(kwargs) != len(names) or len(args) > by_position:
+        known = len(self.argument_names) - self.keywords  # of those that can also go by position
+        names = (*self.argument_names[min(len(args), known) : known], *self.argument_names[known:])
+        unknown = [name for name in kwargs if name not in names]
+        complete = len(args) + len(kwargs) == len(self.arguments)
+        if unknown or not complete or len(args) > by_position:
             raise InputMismatchError(
                 f"forward got the keywords {sorted(kwargs)} beside {len(args)} positional arguments. It was compiled "
                 f"for {list(self.argument_names)}."

@@ -146,7 +146,7 @@ def test_a_module_without_engines(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.cumsum(x, 0)
 
-    module, _ = hand_compile(Cumulative(), [Input((3, 2))])
+    module, _ = hand_compile(Cumulative(), [Input((3, 2))], torch_executed_ops={"aten.cumsum"})
     loaded = saved_and_loaded(module, tmp_path / "module")
     assert_same(loaded, module)
     x = torch.randn(3, 2)
@@ -201,6 +201,8 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
         device=Device(gpu_id=2, disable_tf32=True, compute_capability=("8.6", "8.9")),
         min_block_size=3,
         torch_executed_ops={"aten.relu", torch.ops.aten.add.Tensor},
+        torch_executed_modules={"encoder.*"},
+        torch_executed_nodes={"relu_3"},
         require_full_compilation=True,
         keep_lowered=False,
         workspace_size=2**30,

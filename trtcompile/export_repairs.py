@@ -1,0 +1,45 @@
+"""Repairs of shapes that PyTorch computes wrongly, or too narrowly, while ``torch.export`` traces."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+import torch._decomp.decompositions as decompositions
+import torch._meta_registrations as meta_registrations
+
+
+@contextlib.contextmanager
+def export_repairs() -> Iterator[None]:
+    """Applies the repairs; what another PyTorch lacks is left alone."""
+    with contextlib.ExitStack() as stack:
+        for module, name, repair in (
+            (decompositions, "one_layer_lstm", _last_states_of_rank_2),
+            (meta_registrations, "div_rtn", _division_without_guard),
+        ):
+            original = getattr(module, name, None)
+            if original is not None:
+                stack.enter_context(mock.patch.object(module, name, repair(original)))
+        yield
+
+
+def _last_states_of_rank_2(original: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch 2.11 forgets to drop a dimension: h_n and c_n would become [layers, 1, batch, hidden]."""
+
+    def one_layer_lstm(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        result, states = original(*args, **kwargs)
+        return result, tuple(state[0] if state.dim() == 3 else state for state in states)
+
+    return one_layer_lstm
+
+
+def _division_without_guard(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Pooling asks for the remainder's sign, and so binds a dynamic size to be odd or even; ``//`` rounds down anyway."""
+
+    def div_rtn(x: Any, y: Any) -> Any:
+        return x // y
+
+    return div_rtn
