@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 #: Sizes of the dimensions that are named in shapes: what a static run takes, and (min, opt, max) of a dynamic one.
 STATIC = {"batch": 2, "sequence": 16}
@@ -44,7 +45,17 @@ class Feature:
             return (torch.arange(shape[1]) < lengths[:, None]).long()
         if self.high is not None:
             return torch.randint(0, self.high, shape, generator=generator)
-        return torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        return _images(noise, generator) if len(shape) == 4 and shape[1] == 3 else noise
+
+
+def _images(noise: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images with large patches, noise, and contrasts of their own: pooled noise is the same for each of them."""
+    count, _, *size = noise.shape
+    coarse = torch.randn(count, 3, 4, 4, generator=generator)
+    patches = F.interpolate(coarse, size=tuple(size), mode="bilinear", align_corners=False)
+    contrast = 0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator)
+    return contrast * (patches / patches.std(dim=(1, 2, 3), keepdim=True) + 0.3 * noise)
 
 
 @dataclass(frozen=True)

@@ -282,8 +282,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="linear: the weight is not transposed",
         file="trtcompile/conversion/ops/linear.py",
-        old="transpose_b=True",
-        new="transpose_b=False",
+        old="net.matmul(x, net.tensor(weight), transpose_b=True)",
+        new="net.matmul(x, net.tensor(weight))",
         tests=("tests/py/conversion/test_linear.py::test_computes_what_pytorch_computes",),
     ),
 )

@@ -184,7 +184,7 @@ def compile_captured(
     graph_module = captured.graph_module
     identity, quantization = prepare(captured, spec)
     partitioned, report, engines = _split_and_build(captured, spec, quantization)
-    _warn_of_precision(report, spec)
+    warn_of_precision(report, spec)
     for engine in engines:
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
         setattr(partitioned.executor, engine.name, module)
@@ -245,7 +245,8 @@ def split(
     return partitioned, report
 
 
-def _warn_of_precision(report: PartitionReport, spec: CompileSpec) -> None:
+def warn_of_precision(report: PartitionReport, spec: CompileSpec) -> None:
+    """Warns where INT8 was asked for and less than half of the multiply-adds have it."""
     share = report.multiply_add_share("INT8")
     if spec.uses_int8 and share < 0.5:
         warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -16,6 +17,9 @@ import torch._meta_registrations as meta_registrations
 def export_repairs() -> Iterator[None]:
     """Applies the repairs; what another PyTorch lacks is left alone."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # Recurrent layers set this list of their own weights anew; capture puts it back.
+        warnings.filterwarnings("ignore", message=".*_flat_weights.*assigned during export")
         for module, name, repair in (
             (decompositions, "one_layer_lstm", _last_states_of_rank_2),
             (meta_registrations, "div_rtn", _division_without_guard),
@@ -37,7 +41,7 @@ def _last_states_of_rank_2(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _division_without_guard(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Pooling asks for the remainder's sign, and so binds a dynamic size to be odd or even; ``//`` rounds down anyway."""
+    """Pooling asks for the remainder, and so binds a dynamic size to be odd or even; ``//`` rounds down anyway."""
 
     def div_rtn(x: Any, y: Any) -> Any:
         return x // y

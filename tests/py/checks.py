@@ -295,7 +295,7 @@ def assert_same(
         )
         where = f"{who}, output {index}"
         torch.testing.assert_close(
-            a, e, rtol=rtol, atol=atol, msg=lambda m, where=where: f"{where}: {m}"
+            a, e, rtol=rtol, atol=atol, equal_nan=True, msg=lambda m, where=where: f"{where}: {m}"
         )
 
 

@@ -50,7 +50,8 @@ def compiled(model: nn.Module) -> trtcompile.TRTModule:
 
 
 def test_examples_are_short() -> None:
-    assert all(len(code.splitlines()) < 15 for code in (CONVERTER, PASS))
+    for code in (CONVERTER, PASS):
+        assert sum(bool(line.strip()) for line in code.splitlines()) < 15
 
 
 def test_converter() -> None:

@@ -195,6 +195,8 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
             ["aten.relu", "aten.relu.default", torch.ops.aten.add, torch.ops.aten.add.Tensor]
         ),
     ),
+    "torch_executed_modules": st.sets(st.sampled_from(["encoder", "*.attention", "layers.0.*"])),
+    "torch_executed_nodes": st.sets(st.sampled_from(["relu_3", "linear"])),
     "require_full_compilation": st.booleans(),
     "keep_lowered": st.booleans(),
     "workspace_size": st.none() | st.integers(1, 2**40),

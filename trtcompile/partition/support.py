@@ -61,6 +61,8 @@ def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | 
     if converter is None:
         if any(free_unbacked_symbols(tuple(value.shape)) for value in _tensors(node)):
             return f"the shape of what {name} gives depends on data"
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            return f"{name} draws random numbers, which are PyTorch's"
         return f"{name} has no converter"
     if node.target is not operator.getitem:
         for value in (*_tensors(node), *(v for n in node.all_input_nodes for v in _tensors(n))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from typing import Any
 
@@ -17,16 +18,53 @@ qd = torch.ops.quantized_decomposed
 #: Operators whose result or intermediate values leave FP16's range or lose too much of its 11 bits.
 KEPT_IN_FP32 = frozenset(
     {
+        aten._embedding_bag.default,
+        aten._embedding_bag_forward_only.default,
         aten._log_softmax.default,
         aten._softmax.default,
+        aten.acosh.default,
+        aten.atanh.default,
+        aten.cosh.default,
+        aten.cumprod.default,
+        aten.cumsum.default,
+        aten.div.Scalar_mode,
+        aten.div.Tensor_mode,
         aten.exp.default,
+        aten.exp2.default,
+        aten.expm1.default,
+        aten.fmod.Scalar,
+        aten.fmod.Tensor,
+        aten.full_like.default,
+        aten.index_put.default,
+        aten.index_reduce.default,
+        aten.linalg_vector_norm.default,
         aten.log.default,
+        aten.log10.default,
+        aten.log1p.default,
+        aten.log2.default,
+        aten.pow.Scalar,
         aten.pow.Tensor_Scalar,
         aten.pow.Tensor_Tensor,
+        aten.prod.default,
+        aten.prod.dim_int,
         aten.reciprocal.default,
+        aten.remainder.Scalar,
+        aten.remainder.Scalar_Tensor,
+        aten.remainder.Tensor,
+        aten.round.decimals,
         aten.rsqrt.default,
+        aten.scatter.reduce,
+        aten.scatter_add.default,
+        aten.scatter_reduce.two,
+        aten.sinh.default,
         aten.softmax.int,
+        aten.sort.default,
+        aten.sort.stable,
         aten.sum.dim_IntList,
+        aten.tan.default,
+        aten.topk.default,
+        aten.var.correction,
+        aten.var_mean.correction,
     }
 )
 _QUANTIZE = frozenset({qd.quantize_per_tensor.default, qd.quantize_per_channel.default})
@@ -97,6 +135,9 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
         return False
     if _names_a_dtype(node) or _floating_dtype(node) != torch.float32:
         return False
+    if node.target is operator.getitem:  # it has the type of what it picks from
+        (source,) = node.all_input_nodes
+        return _can_be_halved(source, taken)
     if not any(
         isinstance(n.meta.get("val"), (torch.Tensor, tuple, list)) for n in node.all_input_nodes
     ):
@@ -155,6 +196,13 @@ def _needs_cast(source: Node, wanted: torch.dtype) -> bool:
     return is_single and dtype is not None and dtype != wanted
 
 
+def _saturated(constant: torch.Tensor) -> torch.Tensor:
+    """FP16; what is finite stays so. A mask's -1e9 would become -infinity, and a row of them NaN after softmax."""
+    limits = torch.finfo(torch.float16)
+    bounded = constant.clamp(limits.min, limits.max)
+    return torch.where(constant.isinf(), constant, bounded).to(torch.float16)
+
+
 def _cast(
     graph_module: GraphModule,
     source: Node,
@@ -165,9 +213,8 @@ def _cast(
         return casts[source, dtype]
     constant = constant_of(graph_module, source)
     if constant is not None:
-        cast = add_constant(
-            graph_module, f"{source.target}_fp16", constant.to(dtype), before=source
-        )
+        value = _saturated(constant) if dtype == torch.float16 else constant.to(dtype)
+        cast = add_constant(graph_module, f"{source.target}_fp16", value, before=source)
     else:
         with graph_module.graph.inserting_after(source):
             cast = graph_module.graph.call_function(

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from operator_case import Case, Refusal, case, each, floats, integers, refusal
+from operator_samples import check_samples, each_sample
 from torch import nn
 
 aten = torch.ops.aten
@@ -22,6 +23,32 @@ _ALONG_DIM = [
     (aten.softmax.int, lambda dim, x: x.softmax(dim)),
     (aten._log_softmax.default, lambda dim, x: x.log_softmax(dim)),
 ]
+
+_SAMPLED = (
+    *(
+        "celu",
+        "elu",
+        "gelu",
+        "glu",
+        "hardshrink",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+    ),
+    *(
+        "logsigmoid",
+        "mish",
+        "prelu",
+        "relu",
+        "relu6",
+        "selu",
+        "silu",
+        "softplus",
+        "softshrink",
+    ),
+    *("softsign", "tanhshrink", "threshold"),
+)
 
 
 def _prelu(slopes: int) -> nn.PReLU:
@@ -154,6 +181,32 @@ CASES = [
     case(aten.softmax.int, "int64", lambda x: x.softmax(1, dtype=torch.float32), integers(2, 5)),
 ]
 
+CASES += [
+    case(aten.rrelu.default, "eval", F.rrelu, floats(4, 5)),
+    case(aten.rrelu.default, "bounds", lambda x: F.rrelu(x, 0.1, 0.9), floats(4, 5)),
+    case(aten.softplus.default, "threshold", lambda x: F.softplus(x, 1, 2), floats(4, 5) * 4),
+    case(aten.softplus.default, "threshold_beta", lambda x: F.softplus(x, -2, 1), floats(4, 5) * 4),
+    case(aten.softplus.default, "half", F.softplus, floats(4, 5).half() * 4, **HALF),
+    case(aten.expm1.default, "celu", F.celu, floats(4, 5) * 3),
+    case(aten.expm1.default, "celu_alpha", lambda x: F.celu(x, 0.3), floats(4, 5) * 3, build=False),
+    case(aten.log1p.default, "logsigmoid", F.logsigmoid, floats(4, 5) * 9),
+    case(aten.hardtanh.default, "int32", F.relu6, integers(4, 5, dtype=torch.int32)),
+    *(
+        case(target, name, f, floats(4, 6) * 3, dynamic={0: {0: (1, 4, 5)}}, build=False)
+        for target, name, f in (
+            (aten.softplus.default, "mish", F.mish),
+            (aten.sigmoid.default, "glu", F.glu),
+            (aten.where.self, "hardshrink", F.hardshrink),
+            (aten.where.self, "hardshrink_0", lambda x: F.hardshrink(x, 0.0)),
+            (aten.sign.default, "softshrink", F.softshrink),
+            (aten.tanh.default, "tanhshrink", F.tanhshrink),
+            (aten.where.self, "threshold", lambda x: F.threshold(x, 0.1, 20)),
+            (aten.div.Tensor, "softsign", F.softsign),
+            (aten.softmax.int, "softmin", lambda x: F.softmin(x, 1)),
+        )
+    ),
+]
+
 
 REFUSALS = [
     refusal(
@@ -164,10 +217,10 @@ REFUSALS = [
         floats(4, 5),
     ),
     refusal(
-        aten.softplus.default,
-        "low_threshold",
-        "threshold",
-        lambda x: F.softplus(x, threshold=2),
+        aten.rrelu.default,
+        "training",
+        "random slopes",
+        lambda x: F.rrelu(x, training=True),
         floats(4, 5),
     ),
 ]
@@ -181,3 +234,13 @@ def test_computes_what_pytorch_computes(case: Case) -> None:
 @each(REFUSALS)
 def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()
+
+
+@each_sample(
+    [
+        *((f"nn.functional.{name}", (torch.float32,)) for name in _SAMPLED),
+        *((name, (torch.float32,), "float64") for name in ("softmax", "nn.functional.softmin")),
+    ]
+)
+def test_computes_pytorchs_samples(name: str, dtype: torch.dtype, refused: tuple[str, ...]) -> None:
+    check_samples(name, dtype, most=3, refused=refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from checks import check_op
 from operator_case import Case, GraphCase, Refusal, floats, target_name
+from operator_table import TABLE
 from torch import nn
 
 from trtcompile._tensorrt import trt
@@ -152,3 +154,8 @@ def _replace(monkeypatch: pytest.MonkeyPatch, target: Any, wrong: Callable[..., 
     assert converter is not None
     wrong_converter = dataclasses.replace(converter, convert=wrong)
     monkeypatch.setitem(REGISTRY._converters, target, wrong_converter)
+
+
+def test_the_table_of_operators_is_complete() -> None:
+    listed = set(re.findall(r"^\| `([^`]+)`", TABLE.read_text(), flags=re.MULTILINE))
+    assert listed == {target_name(target) for target in _TARGETS}, "run operator_table.py"

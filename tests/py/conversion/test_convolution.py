@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from operator_case import Case, Refusal, case, each, floats, integers, refusal
+from operator_samples import check_samples
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 aten = torch.ops.aten
 CONVOLUTION = aten.convolution.default
@@ -28,6 +31,9 @@ def _conv(
         for seed, parameter in enumerate(module.parameters(), start=7):
             parameter.copy_(floats(*parameter.shape, seed=seed) * 0.5)
     return module
+
+
+_X, _W = floats(2, 4, 7, 9), floats(6, 4, 3, 3)
 
 
 def _case(form: str, dims: int, x: torch.Tensor | None = None, **arguments: object) -> Case:
@@ -111,21 +117,44 @@ CASES = [
         output_padding=1,
         dynamic={0: {0: (1, 2, 4), 2: (3, 7, 8)}},
     ),
+    *(
+        case(
+            CONVOLUTION,
+            f"bias_is_an_input_output_padding_{extra}",
+            lambda x, b, extra=extra: F.conv_transpose2d(x, _W[:4, :3], b, 3, 0, extra),
+            _X,
+            floats(3),
+            tolerance=1e-4,
+        )
+        for extra in (0, 2)
+    ),
+    case(
+        CONVOLUTION,
+        "bias_is_an_input",
+        lambda x, b: F.conv2d(x, _W, b),
+        _X,
+        floats(6),
+        tolerance=1e-4,
+    ),
+    _case("1d_no_batch", 1, floats(4, 9), build=False),
+    _case("3d_no_batch", 3, floats(4, 5, 6, 4), build=False),
+    _case("transposed_2d_no_batch", 2, floats(4, 7, 9), transposed=True, build=False),
+    _case("1d_padding_same_even_kernel", 1, kernel=4, padding="same"),
+    _case("2d_padding_same_even_kernel", 2, kernel=(4, 2), padding="same", build=False),
+    *(
+        _case(f"{d}d_padding_{mode}", d, padding=1, padding_mode=mode, build=d == 2)
+        for d in (1, 2, 3)
+        for mode in ("circular", "reflect", "replicate")
+    ),
+    _case("1d_dynamic_length", 1, padding=1, dynamic={0: {2: (2, 9, 12)}}),
+    _case("3d_dynamic", 3, padding=1, dynamic={0: {0: (1, 2, 3), 2: (2, 5, 7)}}),
+    case(CONVOLUTION, "weight_norm", weight_norm(_conv(2)), _X, tolerance=1e-4),
 ]
 
-_X, _W = floats(2, 4, 7, 9), floats(6, 4, 3, 3)
 _INTEGER_W = integers(6, 4, 3, 3)
 REFUSALS = [
     refusal(
         CONVOLUTION, "weight_is_an_input", "the weight is computed at run time", F.conv2d, _X, _W
-    ),
-    refusal(
-        CONVOLUTION,
-        "bias_is_an_input",
-        "the bias is computed at run time",
-        lambda x, b: aten.convolution(x, _W, b, [1], [0], [1], False, [0], 1),
-        _X,
-        floats(6),
     ),
     refusal(
         CONVOLUTION,
@@ -137,6 +166,11 @@ REFUSALS = [
 ]
 
 
+# Of "same" padding around an even kernel PyTorch warns that it copies the input.
+_SAME = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+
+@_SAME
 @each(CASES)
 def test_computes_what_pytorch_computes(case: Case) -> None:
     case.check()
@@ -145,3 +179,12 @@ def test_computes_what_pytorch_computes(case: Case) -> None:
 @each(REFUSALS)
 def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()
+
+
+_SAMPLED = [f"nn.functional.{kind}{d}d" for kind in ("conv", "conv_transpose") for d in (1, 2, 3)]
+
+
+@_SAME
+@pytest.mark.parametrize("name", _SAMPLED)
+def test_computes_the_samples_of_pytorch(name: str) -> None:
+    check_samples(name, torch.float32, most=8, constants=True)

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import torch
 from operator_case import Case, Refusal, booleans, case, each, floats, integers, positive, refusal
+from operator_samples import check_samples, each_sample
 
 aten = torch.ops.aten
 
 HALF = {"tolerance": 2e-3, "build": False}
 A, B = floats(2, 3, 4), floats(2, 3, 4, seed=1)
+
+SPECIAL = torch.tensor([-torch.inf, -2.5, -0.0, 0.0, 7.0, torch.inf, torch.nan])
 
 _TENSOR = {
     aten.add.Tensor: torch.add,
@@ -15,6 +18,12 @@ _TENSOR = {
     aten.div.Tensor: torch.div,
     aten.maximum.default: torch.maximum,
     aten.minimum.default: torch.minimum,
+}
+_LARGER = {
+    aten.maximum.default: torch.maximum,
+    aten.minimum.default: torch.minimum,
+    aten.fmax.default: torch.fmax,
+    aten.fmin.default: torch.fmin,
 }
 _SCALAR = {
     aten.add.Scalar: aten.add.Scalar,
@@ -56,6 +65,10 @@ def _scalar_cases(target: object, f: object) -> list[Case]:
         one("int64_float", 2.5, integers(2, 3)),
         one("half", 0.375, A.half(), **HALF),
     ]
+
+
+def _powers_of_numbers(x: torch.Tensor) -> list[torch.Tensor]:
+    return [torch.pow(base, x) for base in (2, 0.3, -2, 0, 1.5)]
 
 
 CASES = [
@@ -147,8 +160,63 @@ CASES = [
     case(aten.pow.Tensor_Tensor, "broadcasts", torch.pow, positive(2, 3, 1), floats(4)),
     case(aten.pow.Tensor_Tensor, "int64_exponent", torch.pow, positive(2, 3), integers(2, 3)),
 ]
+CASES += [
+    *(case(t, "nan", f, SPECIAL[:, None], SPECIAL) for t, f in _LARGER.items()),
+    *(
+        case(t, "half_nan", f, SPECIAL[:, None].half(), SPECIAL.half(), build=False)
+        for t, f in _LARGER.items()
+    ),
+    *(
+        case(t, "dynamic_rows", f, floats(2, 1), floats(4), dynamic={0: {0: (1, 2, 5)}})
+        for t, f in _LARGER.items()
+    ),
+    *(
+        case(t, "bool_and_int64", f, booleans(3, 1), integers(4), build=False)
+        for t, f in _LARGER.items()
+    ),
+    case(aten.clamp.Tensor, "both", torch.clamp, A, B - 0.5, B + 0.5),
+    case(aten.clamp.Tensor, "crossed", torch.clamp, A, B + 0.5, B - 0.5, build=False),
+    case(aten.clamp.Tensor, "min", lambda x, y: torch.clamp(x, min=y), A, floats(3, 1)),
+    case(aten.clamp.Tensor, "max", lambda x, y: torch.clamp(x, max=y), A, floats()),
+    case(aten.clamp.Tensor, "nan", torch.clamp, SPECIAL[:, None], SPECIAL, SPECIAL, build=False),
+    case(aten.clamp.Tensor, "int64", torch.clamp, integers(9), integers(1), integers(1) + 2),
+    case(aten.clamp.Tensor, "mixed", torch.clamp, integers(9), floats(1), floats(1) + 2),
+    case(
+        aten.clamp.Tensor,
+        "dynamic",
+        torch.clamp,
+        A,
+        B,
+        B + 1,
+        dynamic={i: {0: (1, 2, 4)} for i in range(3)},
+    ),
+    *(
+        case(
+            aten.pow.Scalar, form, _powers_of_numbers, x, tolerance=2e-3 if form == "half" else 1e-5
+        )
+        for form, x in (("float", floats(2, 3)), ("half", floats(2, 3).half()))
+    ),
+    case(aten.pow.Scalar, "whole_exponents", lambda x: torch.pow(-2.0, x), integers(2, 3).float()),
+    case(aten.pow.Scalar, "int64_exponent", lambda x: torch.pow(2.5, x), integers(2, 3)),
+    case(
+        aten.add.Tensor,
+        "alpha_bool",
+        lambda a, b: torch.add(a, b, alpha=True),
+        booleans(9),
+        booleans(9, seed=1),
+    ),
+    case(aten.sub.Tensor, "rsub", lambda a, b: torch.rsub(a, b, alpha=2), A, B),
+    case(
+        aten.sub.Tensor,
+        "rsub_int64",
+        lambda a, b: torch.rsub(a, b, alpha=2),
+        integers(9),
+        integers(9, seed=1),
+    ),
+]
 
 REFUSALS = [
+    refusal(aten.pow.Scalar, "int64", "no powers of integers", lambda x: 2**x, integers(3).abs()),
     refusal(
         aten.pow.Tensor_Tensor,
         "int64",
@@ -179,3 +247,22 @@ def test_computes_what_pytorch_computes(case: Case) -> None:
 @each(REFUSALS)
 def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()
+
+
+_NUMBERS = (torch.float32, torch.int64)
+
+
+@each_sample(
+    [
+        *((name, _NUMBERS) for name in ("add", "sub", "mul", "rsub", "clamp", "true_divide")),
+        *((name, (*_NUMBERS, torch.bool)) for name in ("maximum", "minimum", "fmax", "fmin")),
+        *(
+            (name, (torch.float32,))
+            for name in ("addcdiv", "addcmul", "lerp", "logaddexp", "xlogy")
+        ),
+        ("pow", (torch.float32,)),
+        ("__rpow__", (torch.float32,)),
+    ]
+)
+def test_computes_pytorchs_samples(name: str, dtype: torch.dtype, refused: tuple[str, ...]) -> None:
+    check_samples(name, dtype, most=2, refused=refused)

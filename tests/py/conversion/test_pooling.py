@@ -6,9 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from operator_case import Case, Refusal, case, each, floats, integers, refusal
-
-from trtcompile.conversion.ops.pooling import averaging_matrix
+from operator_case import Case, Refusal, case, each, floats, integers, positive, refusal
+from operator_samples import check_samples
 
 aten = torch.ops.aten
 
@@ -119,51 +118,6 @@ CASES = [
         lambda x: F.max_pool3d(x, (1, 2, 3)),
         floats(2, 3, 4, 5, 6),
     ),
-    *(
-        case(
-            aten.adaptive_avg_pool2d.default,
-            f"{'x'.join(map(str, size))}_to_{'x'.join(map(str, out))}",
-            lambda x, out=out: F.adaptive_avg_pool2d(x, out),
-            floats(2, 3, *size),
-        )
-        for size, out in (
-            ((8, 6), (1, 1)),
-            ((8, 6), (4, 3)),
-            ((8, 6), (2, 6)),
-            ((7, 5), (3, 2)),
-            ((7, 5), (3, 5)),
-            ((1, 1), (7, 7)),
-            ((3, 4), (7, 6)),
-            ((2, 9), (3, 1)),
-        )
-    ),
-    case(
-        aten.adaptive_avg_pool2d.default,
-        "half",
-        lambda x: F.adaptive_avg_pool2d(x, 3),
-        floats(2, 3, 7, 5).half(),
-        tolerance=2e-3,
-    ),
-    case(
-        aten.adaptive_avg_pool2d.default,
-        "dynamic_to_1x1",
-        lambda x: F.adaptive_avg_pool2d(x, 1),
-        floats(2, 3, 7, 5),
-        dynamic={0: {0: (1, 2, 4), 2: (2, 7, 9), 3: (2, 5, 6)}},
-    ),
-    case(
-        aten.adaptive_avg_pool2d.default,
-        "dynamic_batch",
-        lambda x: F.adaptive_avg_pool2d(x, (3, 2)),
-        floats(2, 3, 7, 5),
-        dynamic={0: {0: (1, 2, 4)}},
-    ),
-    case(
-        aten.adaptive_avg_pool2d.default,
-        "1d",
-        lambda x: F.adaptive_avg_pool1d(x, 3),
-        floats(2, 3, 8),
-    ),
     case(
         aten.max_pool1d.default,
         "grid",
@@ -195,124 +149,155 @@ CASES = [
     ),
     *(
         case(
-            aten._adaptive_avg_pool3d.default,
-            f"to_{'x'.join(map(str, out))}",
-            lambda x, out=out: F.adaptive_avg_pool3d(x, out),
-            floats(2, 3, 4, 6, 8),
+            target,
+            "no_batch",
+            lambda x, f=f, dims=dims: [f(x, 2), f(x, 3, 2, 1)],
+            floats(*(3, 6, 7, 8)[: dims + 1]),
         )
-        for out in ((2, 3, 8), (4, 1, 2))
+        for target, f, dims in (
+            (aten.max_pool1d.default, F.max_pool1d, 1),
+            (aten.max_pool2d.default, F.max_pool2d, 2),
+            (aten.max_pool3d.default, F.max_pool3d, 3),
+            (aten.avg_pool2d.default, F.avg_pool1d, 1),
+            (aten.avg_pool3d.default, F.avg_pool3d, 3),
+        )
     ),
+    case(aten.avg_pool2d.default, "no_batch_2d", lambda x: F.avg_pool2d(x, 2), floats(3, 6, 7)),
+    *(
+        case(
+            target,
+            f"{name}_{mode}",
+            lambda x, f=f, mode=mode, dilation=dilation: [
+                f(x, k, s, p, dilation, mode == "ceil") for k, s, p in ((2, 1, 0), (3, 2, 1))
+            ],
+            x,
+            build=mode == "ceil",
+        )
+        for target, f, dims in (
+            (aten.max_pool1d.default, F.max_pool1d, 1),
+            (aten.max_pool2d.default, F.max_pool2d, 2),
+            (aten.max_pool3d.default, F.max_pool3d, 3),
+        )
+        for name, x, dilation in (
+            ("dilation", floats(*_shape(dims, 7)), 2),
+            ("int64", integers(*_shape(dims, 7)), 1),
+            ("int32", integers(*_shape(dims, 7), dtype=torch.int32), 1),
+        )
+        for mode in ("floor", "ceil")
+        if dims > 1 or name == "dilation"
+    ),
+    case(
+        aten.max_pool2d.default,
+        "dilation_dynamic_batch",
+        lambda x: F.max_pool2d(x, 2, 2, 1, (1, 2)),
+        floats(2, 3, 7, 8),
+        dynamic={0: {0: (1, 2, 4)}},
+    ),
+    *(
+        case(
+            target,
+            "values",
+            lambda x, f=f: f(x, 3, 2, 1, return_indices=True)[0],
+            floats(*_shape(dims, 7)),
+        )
+        for target, f, dims in (
+            (aten.max_pool2d_with_indices.default, F.max_pool2d, 2),
+            (aten.max_pool3d_with_indices.default, F.max_pool3d, 3),
+        )
+    ),
+    *(
+        case(
+            target,
+            f"divisor_{mode}_{'counting' if counting else 'excluding'}",
+            lambda x, f=f, mode=mode, counting=counting: f(x, 3, 2, 1, mode == "ceil", counting, 5),
+            floats(*_shape(dims, 8)),
+            build=counting,
+        )
+        for target, f, dims in (
+            (aten.avg_pool2d.default, F.avg_pool2d, 2),
+            (aten.avg_pool3d.default, F.avg_pool3d, 3),
+        )
+        for mode in ("floor", "ceil")
+        for counting in (False, True)
+    ),
+    *(
+        case(
+            aten.avg_pool2d.default,
+            f"grid_ceil_counting_{size}",
+            _grid(F.avg_pool2d, ceil_mode=True),
+            floats(1, 2, size, size + 1),
+        )
+        for size in (7, 8)
+    ),
+    case(
+        aten.avg_pool3d.default,
+        "ceil_counting",
+        lambda x: [F.avg_pool3d(x, 3, s, 1, True) for s in (1, 2, 3)],
+        floats(1, 2, 6, 6, 7),
+    ),
+    *(
+        case(
+            target,
+            "stride_2_dynamic",
+            lambda x, f=f: f(x, 3, 2, 1),
+            floats(2, 3, 7, 8),
+            dynamic={0: {0: (1, 2, 3), 2: (3, 7, 10), 3: (3, 8, 9)}},
+        )
+        for target, f in (
+            (aten.max_pool2d.default, F.max_pool2d),
+            (aten.avg_pool2d.default, F.avg_pool2d),
+        )
+    ),
+    *(
+        case(aten.avg_pool2d.default, f"lp_{d}d", lambda x, f=f: f(x, 2, 3, 2), positive(*shape))
+        for d, f, shape in ((1, F.lp_pool1d, (2, 3, 8)), (2, F.lp_pool2d, (2, 3, 8, 7)))
+    ),
+    case(aten.avg_pool3d.default, "lp_3d", lambda x: F.lp_pool3d(x, 2, 3), positive(1, 2, 6, 6, 7)),
 ]
 
 _MAP = floats(1, 2, 6, 6)
-_DYNAMIC = {0: {2: (4, 6, 8)}}
 REFUSALS = [
     *(
         refusal(
             target,
-            "no_batch",
-            "no batch dimension",
-            lambda x, f=f: f(x, 2),
-            floats(*(2, 6, 6, 6)[: dims + 1]),
-        )
-        for target, (f, dims) in _MAX.items()
-    ),
-    *(
-        refusal(
-            target,
-            "dilation",
-            "dilated pooling",
-            lambda x, f=f: f(x, 2, 1, 0, 2),
+            "indices",
+            "indices of the maxima",
+            lambda x, f=f: f(x, 2, return_indices=True),
             floats(*_shape(dims, 6)),
         )
-        for target, (f, dims) in _MAX.items()
+        for target, f, dims in (
+            (aten.max_pool2d_with_indices.default, F.max_pool2d, 2),
+            (aten.max_pool3d_with_indices.default, F.max_pool3d, 3),
+        )
     ),
     refusal(
         aten.max_pool2d.default,
+        "large_dilated_window",
+        "too large for slices",
+        lambda x: F.max_pool2d(x, 9, 1, 0, 2),
+        floats(1, 1, 20, 20),
+    ),
+    refusal(
+        aten.max_pool2d.default,
+        "dilation_dynamic",
+        "known spatial sizes",
+        lambda x: F.max_pool2d(x, 2, 1, 0, 2),
+        _MAP,
+        dynamic={0: {2: (4, 6, 8)}},
+    ),
+    refusal(
+        aten.avg_pool2d.default,
         "int64",
         "floating-point",
-        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.avg_pool2d(x, 2),
         integers(1, 2, 6, 6),
     ),
     refusal(
-        aten.max_pool2d.default,
-        "ceil_dynamic",
-        "known when compiling",
-        lambda x: F.max_pool2d(x, 3, 1, ceil_mode=True),
+        aten.fractional_max_pool2d.default,
+        "random",
+        "no converter",
+        lambda x: F.fractional_max_pool2d(x, 2, output_size=3),
         _MAP,
-        dynamic=_DYNAMIC,
-    ),
-    refusal(
-        aten.avg_pool2d.default,
-        "no_batch",
-        "no batch dimension",
-        lambda x: F.avg_pool2d(x, 2),
-        floats(2, 6, 6),
-    ),
-    refusal(
-        aten.avg_pool2d.default,
-        "divisor",
-        "divisor_override",
-        lambda x: F.avg_pool2d(x, 2, divisor_override=3),
-        _MAP,
-    ),
-    refusal(
-        aten.avg_pool2d.default,
-        "ceil_counting_padding",
-        "counted padding",
-        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
-        _MAP,
-    ),
-    refusal(
-        aten.adaptive_avg_pool2d.default,
-        "no_batch",
-        "no batch dimension",
-        lambda x: F.adaptive_avg_pool2d(x, 3),
-        floats(2, 6, 6),
-    ),
-    refusal(
-        aten.adaptive_avg_pool2d.default,
-        "dynamic",
-        "known when compiling",
-        lambda x: F.adaptive_avg_pool2d(x, 3),
-        _MAP,
-        dynamic=_DYNAMIC,
-    ),
-    refusal(
-        aten.max_pool1d.default,
-        "dilation",
-        "dilated pooling",
-        lambda x: F.max_pool1d(x, 2, 1, 0, 2),
-        floats(1, 2, 8),
-    ),
-    refusal(
-        aten.avg_pool3d.default,
-        "divisor",
-        "divisor_override",
-        lambda x: F.avg_pool3d(x, 2, divisor_override=3),
-        floats(1, 2, 4, 4, 4),
-    ),
-    refusal(
-        aten._adaptive_avg_pool3d.default,
-        "unequal_windows",
-        "differ in size",
-        lambda x: F.adaptive_avg_pool3d(x, 3),
-        floats(1, 2, 4, 4, 4),
-    ),
-    refusal(
-        aten._adaptive_avg_pool3d.default,
-        "no_batch",
-        "no batch dimension",
-        lambda x: F.adaptive_avg_pool3d(x, 2),
-        floats(2, 4, 4, 4),
-    ),
-    refusal(
-        aten._adaptive_avg_pool3d.default,
-        "dynamic",
-        "known when compiling",
-        lambda x: F.adaptive_avg_pool3d(x, 2),
-        floats(1, 2, 4, 4, 4),
-        dynamic={0: {2: (2, 4, 6)}},
     ),
 ]
 
@@ -327,8 +312,13 @@ def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()
 
 
-@pytest.mark.parametrize(("size", "output_size"), [*itertools.product((1, 2, 5, 12), (1, 2, 3, 7))])
-def test_averaging_matrix_is_adaptive_average_pooling(size: int, output_size: int) -> None:
-    x = floats(1, 3, size).double()
-    matrix = averaging_matrix(size, output_size)
-    torch.testing.assert_close(x @ matrix.T, F.adaptive_avg_pool1d(x, output_size))
+# Of a maximum in two or three dimensions PyTorch's samples give the indices too.
+_SAMPLED = [
+    *(f"nn.functional.avg_pool{d}d" for d in (1, 2, 3)),
+    "nn.functional.max_pool1d",
+]
+
+
+@pytest.mark.parametrize("name", _SAMPLED)
+def test_computes_the_samples_of_pytorch(name: str) -> None:
+    check_samples(name, torch.float32, most=10, refused=["indices of the maxima"])

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
+import torch.nn.functional as F
+from checks import check_op
 from operator_case import (
     Case,
     GraphCase,
@@ -13,6 +18,7 @@ from operator_case import (
     integers,
     refusal,
 )
+from operator_samples import check_samples, each_sample
 
 from trtcompile.partition import judge
 from trtcompile.settings import CompileSpec
@@ -40,6 +46,34 @@ CASES = [
         floats(2, 4, 3),
         dynamic={0: {0: (1, 2, 5)}},
     ),
+    case(
+        aten.reshape.default,
+        "views",
+        lambda x: [x.unflatten(2, (2, -1)), x.flatten(), x.ravel(), x.view_as(x.flatten(1))],
+        X,
+        build=False,
+    ),
+    case(
+        aten.reshape.default,
+        "pixels",
+        lambda x: [F.pixel_shuffle(x, 2), F.pixel_unshuffle(x, 2), F.channel_shuffle(x, 4)],
+        floats(2, 8, 4, 6),
+    ),
+    case(
+        aten.reshape.default,
+        "pixels_dynamic",
+        lambda x: F.pixel_shuffle(x, 2),
+        floats(2, 8, 3, 4),
+        dynamic={0: {0: (1, 2, 3), 2: (2, 3, 6)}},
+    ),
+    case(
+        aten.transpose.int,
+        "others",
+        lambda x: [x.mT, x.swapaxes(0, 1), x[0].t(), x.adjoint()],
+        X,
+        build=False,
+    ),
+    case(aten.permute.default, "movedim", lambda x: x.movedim((0, 1), (2, 0)), X, build=False),
     GraphCase(aten.view.default, "static", (X, [4, 6])),
     GraphCase(aten.view.default, "minus_one", (X, [-1, 2])),
     GraphCase(aten.view.default, "no_dimension", (floats(1), [])),
@@ -65,6 +99,15 @@ CASES = [
     case(aten.squeeze.dims, "some", lambda x: x.squeeze((1, -1, 2)), floats(2, 1, 3, 1)),
     case(aten.squeeze.dims, "all", torch.squeeze, floats(1, 2, 1)),
     case(aten.squeeze.dims, "to_no_dimension", torch.squeeze, floats(1, 1)),
+    case(aten.squeeze.dims, "dynamic", torch.squeeze, floats(3, 1, 3), dynamic={0: {0: (3, 3, 5)}}),
+    case(
+        aten.squeeze.dim,
+        "never_one",
+        lambda x: x.squeeze(0),
+        floats(4, 3),
+        dynamic={0: {0: (3, 4, 5)}},
+    ),
+    case(aten.squeeze.dims, "int64", lambda x: x.squeeze(), integers(2, 1), build=False),
     case(aten.cat.default, "dims", lambda x: [torch.cat([x, x * 2, x], d) for d in (0, 1, -1)], X),
     case(aten.cat.default, "one", lambda x: torch.cat([x]) + 1, X),
     case(
@@ -116,6 +159,29 @@ CASES = [
         floats(3, 3),
         dynamic={0: {0: (1, 2, 5)}, 1: {0: (2, 3, 4)}},
     ),
+    case(
+        aten.cat.default,
+        "stacks",
+        lambda x: [
+            *(torch.stack([x, -x], d) for d in (0, 1, -1)),
+            torch.hstack([x, x]),
+            torch.vstack([x, x]),
+            torch.dstack([x, x]),
+            torch.column_stack([x, x]),
+        ],
+        X,
+        build=False,
+    ),
+    case(aten.cat.default, "int32", lambda x: torch.cat([x, x]), integers(3, dtype=torch.int32)),
+    case(aten.cat.default, "stack_dynamic", lambda x: torch.stack([x, x], 1), X, dynamic=_BATCH),
+    case(
+        aten.cat.default,
+        "bool_dynamic",
+        lambda a, b: torch.cat([a > 0, b > 0], 1),
+        floats(2, 3),
+        floats(2, 1),
+        dynamic={0: {1: (2, 3, 5)}},
+    ),
     case(aten.expand.default, "first", lambda x: x.expand(4, 3), floats(1, 3)),
     case(aten.expand.default, "new_dimensions", lambda x: x.expand(5, 2, -1, 4), floats(3, 1)),
     case(aten.expand.default, "no_dimension", lambda x: x.expand(2, 3), floats()),
@@ -134,6 +200,47 @@ CASES = [
         lambda x, token: torch.cat([token.expand(x.shape[0], -1), x], 1),
         floats(2, 3),
         floats(1, 3),
+        dynamic=_BATCH,
+    ),
+    case(
+        aten.expand.default,
+        "broadcasts",
+        lambda a, b: [
+            *torch.broadcast_tensors(a[:, :1], b),
+            b.expand_as(a),
+            b.broadcast_to(5, 2, 3),
+        ],
+        floats(2, 3),
+        floats(3),
+        build=False,
+    ),
+    case(
+        aten.expand.default,
+        "meshgrid",
+        lambda a, b: [*torch.meshgrid(a, b, indexing="ij"), *torch.meshgrid(a, b, indexing="xy")],
+        floats(3),
+        floats(2),
+        build=False,
+    ),
+    case(
+        aten.expand.default,
+        "meshgrid_dynamic",
+        lambda a, b: torch.meshgrid(a, b, indexing="ij"),
+        floats(3),
+        floats(2),
+        dynamic={0: {0: (2, 3, 5)}, 1: {0: (2, 2, 4)}},
+    ),
+    case(
+        aten.expand.default,
+        "repeat_interleave",
+        lambda x: [x.repeat_interleave(2, d) for d in (0, -1)] + [x.repeat_interleave(3)],
+        X,
+    ),
+    case(
+        aten.expand.default,
+        "repeat_interleave_dynamic",
+        lambda x: x.repeat_interleave(2, 0),
+        X,
         dynamic=_BATCH,
     ),
     GraphCase(aten.clone.default, "static", (X,)),
@@ -189,12 +296,12 @@ CASES = [
     case(aten._to_copy.default, "dynamic", lambda x: x.half(), X, dynamic=_BATCH),
 ]
 
-_DYNAMIC = {0: {1: (2, 3, 4)}}
+_DYNAMIC = {0: {1: (1, 3, 4)}}
 REFUSALS = [
     refusal(
         aten.squeeze.dim,
         "dynamic",
-        "only known at run time",
+        "1 for some sizes",
         lambda x: aten.squeeze.dim(x, 1),
         X,
         dynamic=_DYNAMIC,
@@ -202,7 +309,7 @@ REFUSALS = [
     refusal(
         aten.squeeze.dims,
         "dynamic",
-        "only known at run time",
+        "1 for some sizes",
         lambda x: aten.squeeze.dims(x, [0, 1]),
         X,
         dynamic=_DYNAMIC,
@@ -242,3 +349,36 @@ def test_refuses_to_move_a_tensor_to_another_device() -> None:
     call.target, call.kwargs = aten._to_copy.default, {"device": torch.device("meta")}
     call.meta["val"] = X.to("meta")
     assert "moves the tensor to meta" in str(judge(graph_module, CompileSpec())[call])
+
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool)
+
+
+def _values(dtype: torch.dtype) -> torch.Tensor:
+    return integers(3, 4).to(dtype) if dtype == torch.bool else (floats(3, 4) * 9).to(dtype)
+
+
+@pytest.mark.parametrize("wanted", _DTYPES, ids=str)
+def test_casts_every_type(wanted: torch.dtype) -> None:
+    def casts(*given: Any) -> list[torch.Tensor]:
+        return [x.to(wanted) for x in given if x.dtype != wanted]
+
+    for sources in (_DTYPES[:3], _DTYPES[3:]):
+        check_op(casts, *map(_values, sources), build=False)
+
+
+@pytest.mark.parametrize("other", _DTYPES, ids=str)
+def test_casts_bytes_at_inputs_and_outputs(other: torch.dtype) -> None:
+    numbers = integers(3, 4).abs()
+    check_op(lambda x: x.to(other), numbers.to(torch.uint8), build=False)
+    check_op(lambda x: x.to(torch.uint8), numbers.to(other), build=False)
+
+
+@each_sample(
+    [
+        (name, (torch.float32, torch.bool))
+        for name in ("cat", "expand", "movedim", "reshape", "squeeze", "stack", "unflatten")
+    ]
+)
+def test_computes_pytorchs_samples(name: str, dtype: torch.dtype, refused: list[str]) -> None:
+    check_samples(name, dtype, refused=refused)

@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import operator
 
-import pytest
 import torch
-import torch.nn.functional as F
-from checks import check_op
 from operator_case import Case, Refusal, booleans, case, each, floats, integers, refusal
+from operator_samples import check_samples, each_sample
 
 aten = torch.ops.aten
 
 X = floats(2, 3, 4)
 _BATCH = {0: {0: (1, 2, 5)}}
+_ANY = {0: {1: (3, 4, 7)}}
 _FROM_TO = (
     (None, None, 1), (1, None, 1), (None, 2, 1), (1, 3, 1), (-2, None, 1), (None, -1, 1), (-3, -1, 1),
     (-99, 99, 1), (2, 99, 1), (0, 4, 2), (1, None, 2), (0, None, 3), (0, None, 99), (3, 1, 1), (4, None, 1),
 )  # fmt: skip
+_KNOWN_SIGN = ((1, None, 1), (None, 2, 1), (1, 3, 1), (-2, None, 1), (None, -1, 1), (-3, -1, 2), (1, None, 2),
+               (0, None, 3))  # fmt: skip
 
 CASES = [
     case(
@@ -53,83 +54,86 @@ CASES = [
     case(aten.flip.default, "int64", lambda x: x.flip(0), integers(5)),
     case(aten.flip.default, "dynamic_elsewhere", lambda x: x.flip(1), X, dynamic=_BATCH),
     case(
-        aten.constant_pad_nd.default,
-        "amounts",
-        lambda x: [
-            F.pad(x, p) for p in ((1, 2), (0, 1, 2, 0), (1, 0, 0, 2, 3, 1), (-1, 2), (-1, -1))
-        ],
-        X,
+        aten.slice.Tensor,
+        "dynamic",
+        lambda x: [x[:, b:e:s] for b, e, s in _KNOWN_SIGN],
+        floats(2, 6, 4),
+        dynamic={0: {1: (5, 6, 9)}},
     ),
-    case(aten.constant_pad_nd.default, "value", lambda x: F.pad(x, (1, 2), value=-2.5), X),
-    case(aten.constant_pad_nd.default, "infinity", lambda x: F.pad(x, (1, 2), value=-torch.inf), X),
-    case(aten.constant_pad_nd.default, "int64", lambda x: F.pad(x, (1, 2), value=7), integers(3)),
-    case(aten.constant_pad_nd.default, "half", lambda x: F.pad(x, (1, 2), value=0.5), X.half()),
     case(
-        aten.constant_pad_nd.default,
-        "dynamic",
-        lambda x: F.pad(x, (0, 1, 2, 0, 0, 1)),
-        X,
-        dynamic=_BATCH,
-    ),
-]
-
-_DYNAMIC = {0: {1: (2, 3, 4)}}
-REFUSALS = [
-    refusal(
         aten.slice.Tensor,
-        "dynamic",
-        "only known at run time",
-        lambda x: x[:, 1:],
+        "dynamic_first",
+        lambda x: [x[1:], x[:-1], x[-2:], x[::2]],
         X,
-        dynamic={0: {1: (3, 4, 5)}},
+        dynamic={0: {0: (3, 4, 6)}},
     ),
-    refusal(
+    case(
         aten.slice.Tensor,
-        "dynamic_bound",
-        "only known at run time",
-        lambda a, b: a[:, : b.shape[0]],
+        "size_of_another",
+        lambda a, b: [
+            a[:, : b.shape[0]],
+            a[:, b.shape[0] :],
+            a[:, -b.shape[0] :],
+            a[:, : -b.shape[0]],
+        ],
         floats(2, 9),
         floats(3),
         dynamic={1: {0: (2, 3, 4)}},
     ),
-    refusal(
-        aten.select.int, "dynamic", "only known at run time", lambda x: x[:, 0], X, dynamic=_DYNAMIC
+    case(
+        aten.slice.Tensor,
+        "narrow",
+        lambda x: [x.narrow(1, 1, 2), x.narrow(-1, -3, 2)],
+        X,
+        build=False,
     ),
+    case(
+        aten.slice.Tensor,
+        "tensor_split",
+        lambda x: [*x.tensor_split(3, 2), *torch.tensor_split(x, [1, 3], 2), *x.unbind(1)],
+        X,
+        build=False,
+    ),
+    case(aten.slice.Tensor, "half", lambda x: x[1:, ::2], X.half(), build=False),
+    case(aten.slice.Tensor, "int32", lambda x: x[1:], integers(5, dtype=torch.int32), build=False),
+    case(aten.slice.Tensor, "to_nothing", lambda x: torch.cat([x[3:], x]), floats(3), build=False),
+    case(aten.select.int, "dynamic", lambda x: [x[:, 0], x[:, -1], x[:, 2]], X, dynamic=_ANY),
+    case(
+        aten.select.int,
+        "size_of_another",
+        lambda a, b: [a[b.shape[0]], a[-b.shape[0]], a[b.shape[0] - 5]],
+        floats(9, 2),
+        floats(3),
+        dynamic={1: {0: (2, 3, 4)}},
+    ),
+    case(
+        aten.split_with_sizes.default,
+        "sizes_of_another",
+        lambda x, y: x.split([y.shape[0], 9 - y.shape[0]], 1),
+        floats(2, 9),
+        floats(3),
+        dynamic={1: {0: (2, 3, 4)}},
+    ),
+    case(aten.split_with_sizes.default, "bool", lambda x: x.split(2), booleans(5), build=False),
+    case(aten.flip.default, "dynamic", lambda x: [x.flip(1), x.flip(0, 1, 2)], X, dynamic=_ANY),
+    case(aten.flip.default, "bool", lambda x: x.flip(0, -1), booleans(3, 4)),
+    case(aten.flip.default, "nothing", lambda x: [x.flip([]) + 1, x[0, 0, 0].flip(0) + 1], X),
+    case(
+        aten.flip.default,
+        "rot90",
+        lambda x: [x.rot90(k, (0, 2)) for k in (1, 2, 3)] + [x.fliplr()],
+        X,
+        build=False,
+    ),
+]
+
+REFUSALS = [
     refusal(
         operator.getitem,
         "of_an_operator_in_pytorch",
         "runs in PyTorch",
         lambda x: torch.kthvalue(x, 2)[0],
         X,
-    ),
-    refusal(
-        aten.flip.default,
-        "dynamic",
-        "only known at run time",
-        lambda x: x.flip(1),
-        X,
-        dynamic=_DYNAMIC,
-    ),
-    refusal(
-        aten.constant_pad_nd.default, "bool", "no bool", lambda x: F.pad(x, (1, 1)), booleans(3)
-    ),
-    refusal(
-        aten.constant_pad_nd.default,
-        "dynamic_amount",
-        "only known at run time",
-        lambda x, y: F.pad(x, (0, y.shape[0])),
-        X,
-        floats(3),
-        dynamic={1: {0: (2, 3, 4)}},
-    ),
-    refusal(
-        aten.split_with_sizes.default,
-        "dynamic_sizes",
-        "only known at run time",
-        lambda x, y: x.split([y.shape[0], 9 - y.shape[0]], 1),
-        floats(2, 9),
-        floats(3),
-        dynamic={1: {0: (2, 3, 4)}},
     ),
 ]
 
@@ -144,7 +148,11 @@ def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-def test_convolution_with_padding_same_and_an_even_kernel_pads_unevenly() -> None:
-    convolution = torch.nn.Conv2d(2, 3, (2, 4), padding="same")
-    check_op(convolution, floats(1, 2, 5, 6), converts=aten.constant_pad_nd.default)
+@each_sample(
+    [
+        (name, (torch.float32, torch.bool))
+        for name in ("flip", "rot90", "select", "slice", "split", "split_with_sizes", "unbind")
+    ]
+)
+def test_computes_pytorchs_samples(name: str, dtype: torch.dtype, refused: list[str]) -> None:
+    check_samples(name, dtype, refused=refused)

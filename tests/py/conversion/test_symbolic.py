@@ -57,6 +57,37 @@ CASES = [
         floats(3, 4),
         dynamic={0: {0: (1, 3, 5)}},
     ),
+    case(
+        operator.mod,
+        "by_constant",
+        lambda x: x[: x.shape[0] % 2 + 2],
+        floats(4, 4),
+        dynamic={0: {0: (3, 4, 8)}},
+    ),
+    case(
+        operator.neg,
+        "from_the_end",
+        lambda a, b: a[-b.shape[0] :],
+        floats(9, 2),
+        floats(3),
+        dynamic={1: {0: (2, 3, 4)}},
+    ),
+    case(
+        torch.sym_max,
+        "with_constant",
+        lambda a, b: a[: torch.sym_max(b.shape[0], 3)],
+        floats(9, 2),
+        floats(4),
+        dynamic={1: {0: (2, 4, 5)}},
+    ),
+    case(
+        torch.sym_min,
+        "with_constant",
+        lambda a, b: a[torch.sym_min(b.shape[0], 3) :],
+        floats(9, 2),
+        floats(4),
+        dynamic={1: {0: (2, 4, 5)}},
+    ),
 ]
 
 

@@ -28,6 +28,9 @@ def gather(view: LayerView) -> torch.Tensor:
         indices = _in_range(view, view.value(1), axis)
         if elementwise or indices.dim() != data.dim():
             raise view.mismatch(f"indices of rank {indices.dim()}, {elementwise} elementwise.")
+        beside = [d for d in range(data.dim()) if d != axis]
+        if any(indices.shape[d] != data.shape[d] for d in beside):
+            raise view.unsupported("indices and data differ in size beside the axis.")
         return torch.gather(data, axis, indices)
     if mode == "ND":
         return _gather_nd(view, data, view.value(1), elementwise)

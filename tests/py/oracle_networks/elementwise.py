@@ -326,4 +326,59 @@ SCALES = [
     _scale("elementwise", "ELEMENTWISE", 60, uniform(0.1, 2, 2, 3, 4, 5), (1, 3, 4, 5)),
 ]
 
-NETWORKS = [*ACTIVATIONS, *PARAMETRIC_RELUS, *UNARIES, *BINARIES, *SELECTS, *SCALES]
+_ANY = torch.tensor([-float("inf"), -1.0, -0.0, 0.0, 2.5, float("inf"), float("nan")])
+_LARGE = torch.tensor([2**40, 2**40 + 1, -(2**40), -(2**40) - 1])  # FP32 does not tell them apart
+
+# What converters rely on where values are not ordinary: NaN, infinity, the sign of zero, and INT64 beyond FP32.
+UNUSUAL = [
+    *(
+        _binary(op, _numpy_binary(f), x[:, None].clone(), x[None].clone(), suffix)
+        for suffix, x in (("-nan", _ANY), ("-nan-half", _ANY.half()), ("-int64", _LARGE))
+        for op, f in (("EQUAL", np.equal), ("GREATER", np.greater), ("LESS", np.less))
+    ),
+    _binary("MAX", _numpy_binary(np.maximum), _LARGE.clone(), _LARGE.flip(0), "-int64"),
+    _binary("MIN", _numpy_binary(np.minimum), _LARGE.clone(), _LARGE.flip(0), "-int64"),
+    _binary(
+        "DIV",
+        lambda a, b: a / b,
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([-0.0, 0.0]),
+        "-by-zero",
+    ),
+    _binary("DIV", _truncated_quotient, -_LARGE.abs() - 1, torch.tensor([7, 7, 3, 3]), "-int64"),
+    _binary(
+        "FLOOR_DIV",
+        _numpy_binary(np.floor_divide),
+        -_LARGE.abs() - 1,
+        torch.tensor([7, -7, 3, -3]),
+        "-int64",
+    ),
+    _unary("RECIP", lambda x: 1 / x, torch.tensor([0.0, -0.0, float("inf"), 4.0]), "-of-zero"),
+    _unary("ISNAN", torch.isnan, _SPECIAL.half(), "-half"),
+    _unary("ISINF", torch.isinf, _SPECIAL.half(), "-half"),
+    _unary("SIGN", torch.sign, _LARGE.clone(), "-int64"),
+    # Near zero these cancel if they are computed from exponentials and logarithms.
+    *(
+        _unary(op, f, torch.tensor([1e-6, -1e-6, 3e-4, -3e-4, 0.01, -0.01]), "-near-zero")
+        for op, f in (("SINH", torch.sinh), ("ASINH", torch.asinh), ("ATANH", torch.atanh))
+    ),
+    _unary("ASINH", torch.asinh, torch.tensor([-1e4, 1e4, -30.0]), "-large"),
+    OracleNetwork(
+        "select-int64",
+        [torch.tensor([True, False, True, False]), _LARGE.clone(), _LARGE.flip(0)],
+        _select,
+        _select_expected,
+    ),
+    OracleNetwork(
+        "select-nan-not-taken",
+        [
+            torch.tensor([False, True]),
+            torch.tensor([float("nan"), 1.0]),
+            torch.tensor([2.0, float("nan")]),
+        ],
+        _select,
+        _select_expected,
+    ),
+]
+
+NETWORKS = [*ACTIVATIONS, *PARAMETRIC_RELUS, *UNARIES, *BINARIES, *SELECTS, *SCALES, *UNUSUAL]

@@ -61,6 +61,18 @@ GATHERS = [
         lambda x, i: torch.stack([x[b][i[b]] for b in range(2)]),
     ),
     OracleNetwork(
+        "gather-of-int64",
+        [torch.arange(12).reshape(3, 4), integers(0, 4, 2, 3)],
+        _gather("DEFAULT", axis=1),
+        lambda x, i: torch.from_numpy(np.take(x.numpy(), i.numpy(), 1)),
+    ),
+    OracleNetwork(
+        "gather-elements-longer",
+        [signed(2, 3), integers(0, 3, 2, 7)],
+        _gather("ELEMENT", axis=1),
+        lambda x, i: torch.from_numpy(np.take_along_axis(x.numpy(), i.numpy(), 1)),
+    ),
+    OracleNetwork(
         "gather-elements",
         [signed(4, 5, 3), integers(0, 5, 4, 2, 3)],
         _gather("ELEMENT", axis=1),
@@ -121,6 +133,28 @@ SCATTERS = [
         _scattered(1),
     ),
     OracleNetwork(
+        "scatter-elements-smaller",
+        [signed(4, 5), torch.tensor([[3, 0, 1], [0, 2, 4]], dtype=torch.int32), signed(2, 3)],
+        _scatter("ELEMENT", 1),
+        lambda x, i, u: torch.cat([_scattered(1)(x[:2], i, u), x[2:]]),
+    ),
+    OracleNetwork(
+        "scatter-elements-int64",
+        [torch.arange(5), torch.tensor([3, 0], dtype=torch.int32), torch.tensor([-1, -2])],
+        _scatter("ELEMENT", 0),
+        _scattered(0),
+    ),
+    OracleNetwork(
+        "scatter-nd-int32",
+        [
+            integers(-9, 9, 4, 3),
+            torch.tensor([[3], [1]], dtype=torch.int32),
+            integers(-9, 9, 2, 3),
+        ],
+        _scatter("ND"),
+        _scattered_tuples,
+    ),
+    OracleNetwork(
         "scatter-nd-elements",
         [signed(3, 4), torch.tensor([[0, 1], [2, 3], [1, 0]], dtype=torch.int32), signed(3)],
         _scatter("ND"),
@@ -156,6 +190,13 @@ def _best(k: int, axis: int, largest: bool) -> Callable[[Tensor], list[Tensor]]:
 
 
 TOP_KS = [
+    OracleNetwork(
+        "topk-int64", [distinct(3, 8).mul(4).long()], _top_k("MIN", 8, 1), _best(8, 1, False)
+    ),
+    OracleNetwork(
+        "topk-int32", [distinct(3, 8).mul(4).int()], _top_k("MAX", 3, 1), _best(3, 1, True)
+    ),
+    OracleNetwork("topk-half", [distinct(3, 8).half()], _top_k("MAX", 8, 1), _best(8, 1, True)),
     OracleNetwork("topk-max", [distinct(3, 8)], _top_k("MAX", 3, 1), _best(3, 1, True)),
     OracleNetwork("topk-min", [distinct(3, 8)], _top_k("MIN", 2, 1), _best(2, 1, False)),
     OracleNetwork("topk-inner-axis", [distinct(2, 6, 4)], _top_k("MAX", 2, 1), _best(2, 1, True)),

@@ -130,6 +130,16 @@ REDUCTIONS = [
     _reduce("MAX", (1,), True, np.max, integers(-9, 9, 3, 4), "-int32"),
     _reduce("MIN", (0, 2), True, np.min, signed(2, 3, 4)),
     _reduce("PROD", (0, 2), False, np.prod, signed(2, 3, 4)),
+    *(
+        _reduce(
+            op, (1,), True, f, torch.tensor([[2**40, 2**40 + 1, -3], [-(2**40), 7, -1]]), "-int64"
+        )
+        for op, f in (("SUM", np.sum), ("MAX", np.max), ("MIN", np.min))
+    ),
+    _reduce("PROD", (1,), False, np.prod, torch.tensor([[2**20, 2**20 + 1], [-7, 5]]), "-int64"),
+    _reduce(
+        "MIN", (0,), False, np.min, torch.tensor([[3, -1], [2, 5]], dtype=torch.int32), "-int32"
+    ),
 ]
 
 

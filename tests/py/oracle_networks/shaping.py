@@ -92,6 +92,17 @@ def _fill_dynamic(dtype: torch.dtype, start: float, delta: Sequence[float]) -> A
     return define
 
 
+def _fill_of_computed_size(net: Net, x0: Any) -> Any:
+    """0, 1, ... as far as the input goes."""
+    network, trt = net.network, net.trt
+    layer = network.add_fill((1,), trt.FillOperation.LINSPACE, trt.int32)
+    layer.set_input(0, network.add_shape(x0).get_output(0))
+    layer.set_input(1, net.constant(torch.tensor(0, dtype=torch.int32)))
+    layer.set_input(2, net.constant(torch.ones(1, dtype=torch.int32)))
+    op = trt.ElementWiseOperation.SUM
+    return network.add_elementwise(x0, layer.get_output(0), op).get_output(0)
+
+
 _ROWS, _COLUMNS = np.mgrid[0:3, 0:4]
 
 FILLS = [
@@ -108,10 +119,23 @@ FILLS = [
         lambda x: x + torch.from_numpy(0.5 + 2 * _ROWS - 0.25 * _COLUMNS).float(),
     ),
     OracleNetwork(
+        "fill-linspace-computed-size",
+        [integers(-5, 5, 6)],
+        _fill_of_computed_size,
+        lambda x: x + torch.from_numpy(np.arange(6, dtype=np.int32)),
+        dynamic={0: (-1,)},
+    ),
+    OracleNetwork(
         "fill-linspace-int32",
         [integers(-5, 5, 3, 4)],
         _fill_dynamic(torch.int32, 7, [10, -1]),
         lambda x: x + torch.from_numpy(7 + 10 * _ROWS - _COLUMNS).int(),
+    ),
+    OracleNetwork(
+        "fill-linspace-int64",
+        [torch.arange(12).reshape(3, 4)],
+        _fill_dynamic(torch.int64, 2**40, [10, -1]),
+        lambda x: x + torch.from_numpy(2**40 + 10 * _ROWS - _COLUMNS),
     ),
 ]
 

@@ -44,7 +44,86 @@ def _slice(
     return OracleNetwork(f"slice-{name}", [x], define, expect, needs=needs)
 
 
+def _tiled(net: Net, x0: Any) -> Any:
+    """Twice along the first dimension, whose size the network computes."""
+    network, trt = net.network, net.trt
+    op = trt.ElementWiseOperation.PROD
+    shape = network.add_shape(x0).get_output(0)
+    sizes = network.add_elementwise(shape, net.integers(2, 1), op).get_output(0)
+    layer = network.add_slice(x0, (0, 0), (0, 0), (1, 1))
+    layer.mode = trt.SampleMode.WRAP
+    layer.set_input(2, sizes)
+    return layer.get_output(0)
+
+
+def _main_diagonal(net: Net, x0: Any) -> Any:
+    """Of a square matrix as one row: the step is computed."""
+    network, trt = net.network, net.trt
+    shape = network.add_shape(x0).get_output(0)
+    size = network.add_slice(shape, (0,), (1,), (1,)).get_output(0)
+    op = trt.ElementWiseOperation.SUM
+    step = network.add_elementwise(size, net.integers(1), op).get_output(0)
+    flat = network.add_shuffle(x0)
+    flat.reshape_dims = (-1,)
+    layer = network.add_slice(flat.get_output(0), (0,), (0,), (1,))
+    layer.set_input(2, size)
+    layer.set_input(3, step)
+    return layer.get_output(0)
+
+
 NETWORKS = [
+    OracleNetwork(
+        "slice-wrap-computed-size",
+        [signed(3, 4)],
+        _tiled,
+        lambda x: torch.from_numpy(np.tile(x.numpy(), (2, 1))),
+        dynamic={0: (-1, 4)},
+    ),
+    OracleNetwork(
+        "slice-computed-step",
+        [signed(4, 4)],
+        _main_diagonal,
+        lambda x: torch.from_numpy(np.diagonal(x.numpy()).copy()),
+        dynamic={0: (-1, -1)},
+    ),
+    _slice(
+        "wrap-bool",
+        booleans(2, 3),
+        (0, -1),
+        (4, 7),
+        (1, 1),
+        lambda x: torch.from_numpy(np.pad(x.numpy(), ((0, 2), (1, 3)), mode="wrap")),
+        mode="WRAP",
+    ),
+    _slice(
+        "clamp-int64",
+        torch.arange(5),
+        (-2,),
+        (9,),
+        (1,),
+        lambda x: torch.from_numpy(np.pad(x.numpy(), (2, 2), mode="edge")),
+        mode="CLAMP",
+    ),
+    _slice(
+        "reflect-as-inputs",
+        signed(3, 5),
+        (0, -2),
+        (3, 10),
+        (1, 1),
+        lambda x: torch.from_numpy(np.pad(x.numpy(), ((0, 0), (2, 3)), mode="reflect")),
+        mode="REFLECT",
+        as_inputs=[1, 2],
+    ),
+    _slice(
+        "fill-int32",
+        torch.arange(5, dtype=torch.int32),
+        (-2,),
+        (8,),
+        (1,),
+        lambda x: F.pad(x, (2, 1), value=-7),
+        mode="FILL",
+        fill=-7,
+    ),
     _slice("plain", signed(4, 6), (1, 0), (2, 3), (1, 2), lambda x: x[1:3, 0:5:2]),
     _slice("negative-stride", signed(4, 6), (3, 5), (2, 6), (-2, -1),
            lambda x: x.flip(0, 1)[::2]),

@@ -11,7 +11,7 @@ from checks import OracleSession, capture_for_test, operators
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from trtcompile.compiler import prepare, split
+from trtcompile.compiler import prepare, split, warn_of_precision
 from trtcompile.conversion import convert
 from trtcompile.partition import PartitionedGraph, PartitionReport
 from trtcompile.settings import CompileSpec
@@ -61,6 +61,7 @@ def parts(
     captured = capture_for_test(model, inputs)
     _, quantization = prepare(captured, spec)
     partitioned, report = split(captured, spec, quantization)
+    warn_of_precision(report, spec)
     names = [str(name) for name in operators(partitioned.executor)]
     return Parts(
         engines=[_short(operators(engine.graph_module)) for engine in partitioned.engines],

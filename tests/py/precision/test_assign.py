@@ -294,3 +294,35 @@ def test_operators_with_several_outputs_work_in_fp16_whole() -> None:
     assert typed(result.lowered)[-2:] == ["mul:f16", "_to_copy:f32"]
     assert_types_are_true(result.lowered, image())
     assert_runs_as(result, model, image(), tolerance=1e-2)
+
+
+def test_what_is_picked_has_the_type_of_what_it_is_picked_from() -> None:
+    def model(x: Tensor) -> list[Tensor]:
+        best, _ = torch.relu(x).topk(2, 1)
+        return [torch.relu(part) for part in best.split(1, 1)]
+
+    result = lowered(model, image())
+    types = dict(name.split(":") for name in typed(result.lowered))
+    assert types["topk"] == "f32" and types["split_with_sizes"] == types["relu"] == "f16"
+    assert_types_are_true(result.lowered, image())
+    check_op(model, image(), enabled_precisions=HALF, rtol=4e-3, atol=4e-3, build=False)
+
+
+@pytest.mark.parametrize("lowest", [-1e9, torch.finfo(torch.float32).min, -torch.inf])
+def test_large_constants_stay_finite(lowest: float) -> None:
+    """Else a row that is masked throughout would be NaN after softmax in FP16 and even in FP32."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("lowest", torch.tensor([lowest, 0.0, 7e4]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x > 0, x, self.lowest)
+
+    result = lowered(Masked(), torch.randn(4, 3))
+    with torch.no_grad():
+        (values,) = result.lowered(torch.full((4, 3), -1.0))
+    bound = torch.finfo(torch.float16).max
+    low = -torch.inf if lowest == -torch.inf else -bound
+    assert values.tolist() == [[low, 0.0, bound]] * 4

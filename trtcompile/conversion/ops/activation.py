@@ -6,6 +6,7 @@ import torch
 from torch.fx import Node
 
 from trtcompile._tensorrt import trt
+from trtcompile.conversion.arguments import arguments_of
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
 from trtcompile.settings import CompileSpec
@@ -110,16 +111,11 @@ def aten_elu(
     return net.activation(self, trt.ActivationType.SELU, float(alpha), float(scale))
 
 
-def _supports_softplus(node: Node, spec: CompileSpec) -> str | None:
-    threshold = node.args[2] if len(node.args) > 2 else 20
-    if threshold < 17:  # type: ignore[operator]
-        return (
-            f"a threshold of {threshold} makes softplus jump; the continuous function is computed"
-        )
-    return None
+#: From here on softplus is its argument in FP32, so a threshold as large changes nothing.
+_LINEAR_FROM = 17
 
 
-@converter(aten.softplus.default, supports=_supports_softplus)
+@converter(aten.softplus.default)
 def aten_softplus(net: Network, self: ITensor, beta: float, threshold: float) -> ITensor:
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
     operation, unary, dtype = trt.ElementWiseOperation, trt.UnaryOperation, net.result_dtypes[0]
@@ -128,7 +124,22 @@ def aten_softplus(net: Network, self: ITensor, beta: float, threshold: float) ->
     decay = net.unary(net.unary(net.unary(x, unary.ABS), unary.NEG), unary.EXP)
     tail = net.unary(net.elementwise(decay, 1, operation.SUM, dtype), unary.LOG)
     result = net.elementwise(net.activation(x, trt.ActivationType.RELU), tail, operation.SUM)
-    return result if beta == 1 else net.elementwise(result, beta, operation.DIV, dtype)
+    result = result if beta == 1 else net.elementwise(result, beta, operation.DIV, dtype)
+    if threshold >= _LINEAR_FROM:
+        return result
+    return net.select(net.elementwise(x, threshold, operation.GREATER, dtype), self, result)
+
+
+def _supports_rrelu(node: Node, spec: CompileSpec) -> str | None:
+    return "it draws random slopes" if arguments_of(node)["training"] else None
+
+
+@converter(aten.rrelu.default, supports=_supports_rrelu)
+def aten_rrelu(
+    net: Network, self: ITensor, lower: float, upper: float, training: bool, generator: object
+) -> ITensor:
+    """rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.333, bool training=False, ...) -> Tensor"""
+    return net.activation(self, trt.ActivationType.LEAKY_RELU, (lower + upper) / 2)
 
 
 @converter(aten.prelu.default)

@@ -64,19 +64,19 @@ for _packet, _convert in _COMPARISONS:
     converter(_packet.Scalar)(_convert)
 
 
-def _truth(net: Network, x: TensorLike) -> ITensor:
-    return net.tensor(x) if net.dtype_of(x) == torch.bool else _unequal(net, x, 0)
-
-
 @converter(aten.logical_not.default)
 def aten_logical_not(net: Network, self: TensorLike) -> ITensor:
     """logical_not(Tensor self) -> Tensor"""
-    return net.unary(_truth(net, self), trt.UnaryOperation.NOT)
+    return net.unary(net.truth(self), trt.UnaryOperation.NOT)
 
 
 def _logical(operation: str) -> Callable[[Network, TensorLike, TensorLike], ITensor]:
     def convert(net: Network, self: TensorLike, other: TensorLike) -> ITensor:
-        a, b = _truth(net, self), _truth(net, other)
+        # A Python number has no dtype; only bitwise operations take one, and they are of bools.
+        a, b = (
+            net.tensor(x, torch.bool) if isinstance(x, (bool, int)) else net.truth(x)
+            for x in (self, other)
+        )
         return net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation))
 
     return convert
@@ -90,20 +90,21 @@ def _only_bools(node: Node, spec: CompileSpec) -> str | None:
 for _operation in ("and", "or", "xor"):
     _convert = _logical(_operation.upper())
     converter(getattr(aten, f"logical_{_operation}").default)(_convert)
-    converter(getattr(aten, f"bitwise_{_operation}").Tensor, supports=_only_bools)(_convert)
+    _packet = getattr(aten, f"bitwise_{_operation}")
+    for _target in (_packet.Tensor, _packet.Scalar, _packet.Scalar_Tensor):
+        converter(_target, supports=_only_bools)(_convert)
 
 
-@converter(aten.bitwise_not.default, supports=_only_bools)
+@converter(aten.bitwise_not.default)
 def aten_bitwise_not(net: Network, self: TensorLike) -> ITensor:
     """bitwise_not(Tensor self) -> Tensor"""
-    return net.unary(net.tensor(self), trt.UnaryOperation.NOT)
+    dtype = net.result_dtypes[0]
+    if dtype == torch.bool:
+        return net.unary(net.tensor(self), trt.UnaryOperation.NOT)
+    return net.elementwise(-1, self, trt.ElementWiseOperation.SUB, dtype)  # two's complement
 
 
 @converter(aten.where.self)
 def aten_where(net: Network, condition: TensorLike, self: TensorLike, other: TensorLike) -> ITensor:
     """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
-    dtype = net.result_dtypes[0]
-    values = [net.tensor(condition), net.tensor(self, dtype), net.tensor(other, dtype)]
-    rank = max(net.rank(value) for value in values)
-    values = [net.expand_rank(value, rank) for value in values]
-    return net.layer(net.definition.add_select(*values), "select").get_output(0)
+    return net.select(net.tensor(condition), self, other, net.result_dtypes[0])

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 def supports_convolution(node: Node, spec: CompileSpec) -> str | None:
     """TensorRT convolves floating point over 1 (as 2), 2, or 3 spatial dimensions, with a constant kernel."""
-    x, weight, bias = node.args[:3]
+    x, weight = node.args[:2]
     rank = _rank(x)
     if rank is None or rank not in (3, 4, 5) or _rank(weight) != rank:
         return f"the input has {rank} dimensions; a batched input with 1 to 3 spatial dimensions is needed"
@@ -25,9 +25,8 @@ def supports_convolution(node: Node, spec: CompileSpec) -> str | None:
         return "stride, padding, or dilation is not a constant"
     if not node.meta["val"].dtype.is_floating_point:
         return f"TensorRT convolves floating-point tensors, not {node.meta['val'].dtype}"
-    for name, value in (("weight", weight), ("bias", bias)):
-        if isinstance(value, Node) and not _is_constant(value):
-            return f"the {name} is computed at run time; TensorRT convolves with constants"
+    if isinstance(weight, Node) and not _is_constant(weight):
+        return "the weight is computed at run time; TensorRT convolves with constants"
     return None
 
 
@@ -78,7 +77,8 @@ def aten_convolution(
     # where there is not enough of it, zeros are added, and only then the bias.
     cut = [p - extra for p, extra in zip(padding, output_padding, strict=True)]
     added, late_bias = [max(0, -size) for size in cut], None
-    if any(added):
+    is_computed = bias is not None and not isinstance(bias, torch.Tensor)
+    if any(added) or is_computed:  # TensorRT takes neither a bias of data nor one inside the zeros
         bias, late_bias = None, bias
     is_constant = isinstance(weight, torch.Tensor)
     kernel_weights = net.weights(weight) if is_constant else net.no_weights()
@@ -87,8 +87,6 @@ def aten_convolution(
     layer = net.layer(add(x, maps, tuple(kernel[2:]), kernel_weights, bias_weights), "convolution")
     if not is_constant:
         layer.set_input(1, weight)
-    if bias is not None and not isinstance(bias, torch.Tensor):
-        layer.set_input(2, bias)
     layer.stride_nd = tuple(stride)
     layer.pre_padding = tuple(padding)
     layer.post_padding = tuple(max(0, size) for size in cut)

@@ -96,11 +96,55 @@ _PROMOTING: tuple[tuple[Any, str], ...] = (
     (aten.mul.Scalar, "PROD"),
     (aten.div.Tensor, "DIV"),
     (aten.div.Scalar, "DIV"),
-    (aten.maximum.default, "MAX"),
-    (aten.minimum.default, "MIN"),
 )
 for _target, _operation in _PROMOTING:
     converter(_target)(_binary(_operation))
+
+
+def _larger(
+    net: Network, a: TensorLike, b: TensorLike, operation: str, passes_nan: bool
+) -> ITensor:
+    """The larger (MAX) or smaller (MIN) one; of a NaN and a number, the NaN if it passes.
+
+    TensorRT does not say what its MAX and MIN make of NaN.
+    """
+    dtype = net.result_dtypes[0]
+    if not dtype.is_floating_point:
+        return _arithmetic(net, a, b, operation)
+    a, b = net.tensor(a, dtype), net.tensor(b, dtype)
+    order = (
+        trt.ElementWiseOperation.GREATER if operation == "MAX" else trt.ElementWiseOperation.LESS
+    )
+    nan = net.isnan(a if passes_nan else b)
+    first = net.elementwise(net.elementwise(a, b, order), nan, trt.ElementWiseOperation.OR)
+    # No comparison with NaN holds, so b is taken if it is NaN and passes.
+    return net.select(first, a, b)
+
+
+def _extreme(
+    operation: str, passes_nan: bool
+) -> Callable[[Network, TensorLike, TensorLike], ITensor]:
+    def convert(net: Network, self: TensorLike, other: TensorLike) -> ITensor:
+        return _larger(net, self, other, operation, passes_nan)
+
+    return convert
+
+
+converter(aten.maximum.default)(_extreme("MAX", True))
+converter(aten.minimum.default)(_extreme("MIN", True))
+converter(aten.fmax.default)(_extreme("MAX", False))
+converter(aten.fmin.default)(_extreme("MIN", False))
+
+
+@converter(aten.clamp.Tensor)
+def aten_clamp_tensor(
+    net: Network, self: TensorLike, min: TensorLike | None, max: TensorLike | None
+) -> ITensor:
+    """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"""
+    result = net.tensor(self, net.result_dtypes[0])
+    if min is not None:
+        result = _larger(net, result, min, "MAX", passes_nan=True)
+    return result if max is None else _larger(net, result, max, "MIN", passes_nan=True)
 
 
 def _supports_power(node: Node, spec: CompileSpec) -> str | None:
@@ -133,6 +177,18 @@ def aten_pow_tensor_scalar(net: Network, self: TensorLike, exponent: float) -> I
     else:
         return _arithmetic(net, x, exponent, "POW")
     return net.unary(power, trt.UnaryOperation.RECIP) if exponent < 0 else power
+
+
+def _supports_power_of_scalar(node: Node, spec: CompileSpec) -> str | None:
+    return (
+        None if node.meta["val"].dtype.is_floating_point else "TensorRT has no powers of integers"
+    )
+
+
+@converter(aten.pow.Scalar, supports=_supports_power_of_scalar)
+def aten_pow_scalar(net: Network, self: float, exponent: TensorLike) -> ITensor:
+    """pow.Scalar(Scalar self, Tensor exponent) -> Tensor"""
+    return _arithmetic(net, self, exponent, "POW")
 
 
 @converter(aten.pow.Tensor_Tensor, supports=_supports_power)

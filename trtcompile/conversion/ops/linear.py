@@ -64,16 +64,80 @@ def aten_bmm(net: Network, self: TensorLike, mat2: TensorLike) -> ITensor:
     return net.matmul(net.tensor(self), net.tensor(mat2))
 
 
-@converter(aten.addmm.default, supports=_supports_matmul)
-def aten_addmm(
-    net: Network, self: TensorLike, mat1: TensorLike, mat2: TensorLike, beta: float, alpha: float
-) -> ITensor:
-    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+@converter(aten.matmul.default, supports=_supports_matmul)
+def aten_matmul(net: Network, self: TensorLike, other: TensorLike) -> ITensor:
+    """matmul(Tensor self, Tensor other) -> Tensor"""
+    a, b = net.tensor(self), net.tensor(other)
+    is_row, is_column = net.rank(a) == 1, net.rank(b) == 1
+    a = net.unsqueeze(a, [0]) if is_row else a
+    b = net.unsqueeze(b, [1]) if is_column else b
+    product = net.matmul(a, b)
+    rank = net.rank(product)
+    dropped = [rank - 2] * is_row + [rank - 1] * is_column
+    if not dropped:
+        return product
+    return net.reshape(product, [net.size(product, d) for d in range(rank) if d not in dropped])
+
+
+def _added(net: Network, self: TensorLike, product: ITensor, beta: float, alpha: float) -> ITensor:
+    """beta * self + alpha * product"""
     dtype = net.result_dtypes[0]
-    product = net.matmul(net.tensor(mat1), net.tensor(mat2))
     if alpha != 1:
         product = net.elementwise(product, alpha, trt.ElementWiseOperation.PROD, dtype)
     if beta == 0:  # PyTorch then ignores self, NaN and all
         return product
     bias = net.elementwise(self, beta, trt.ElementWiseOperation.PROD, dtype) if beta != 1 else self
     return net.elementwise(product, bias, trt.ElementWiseOperation.SUM, dtype)
+
+
+@converter(aten.addmm.default, supports=_supports_matmul)
+def aten_addmm(
+    net: Network, self: TensorLike, mat1: TensorLike, mat2: TensorLike, beta: float, alpha: float
+) -> ITensor:
+    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    return _added(net, self, net.matmul(net.tensor(mat1), net.tensor(mat2)), beta, alpha)
+
+
+@converter(aten.addbmm.default, supports=_supports_matmul)
+def aten_addbmm(
+    net: Network,
+    self: TensorLike,
+    batch1: TensorLike,
+    batch2: TensorLike,
+    beta: float,
+    alpha: float,
+) -> ITensor:
+    """addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    products = net.matmul(net.tensor(batch1), net.tensor(batch2))
+    total = net.reduce(products, trt.ReduceOperation.SUM, [0], False)
+    return _added(net, self, total, beta, alpha)
+
+
+@converter(aten.addmv.default, supports=_supports_matmul)
+def aten_addmv(
+    net: Network, self: TensorLike, mat: TensorLike, vec: TensorLike, beta: float, alpha: float
+) -> ITensor:
+    """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    return _added(net, self, aten_matmul(net, mat, vec), beta, alpha)
+
+
+@converter(aten.bilinear.default, supports=_supports_matmul)
+def aten_bilinear(
+    net: Network,
+    input1: TensorLike,
+    input2: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None,
+) -> ITensor:
+    """bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor"""
+    x1, x2 = net.tensor(input1), net.tensor(input2)
+    out, columns, depth = net.dims(weight)
+    # weight[o] @ x2 for all o is one product of matrices; x1 then sums its columns.
+    rows = net.reshape(x2, [-1, depth])
+    flat_weight = net.reshape(net.tensor(weight), [out * columns, depth])
+    products = net.reshape(net.matmul(rows, flat_weight, transpose_b=True), [-1, out, columns])
+    sums = net.matmul(products, net.reshape(x1, [-1, columns, 1]))
+    result = net.reshape(sums, [*(net.size(x1, d) for d in range(net.rank(x1) - 1)), out])
+    if bias is None:
+        return result
+    return net.elementwise(result, bias, trt.ElementWiseOperation.SUM)

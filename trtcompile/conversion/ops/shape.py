@@ -8,8 +8,10 @@ import torch
 from torch.fx import Node
 
 from trtcompile._tensorrt import trt
+from trtcompile.conversion.arguments import arguments_of
 from trtcompile.conversion.network import ITensor, Network, Size, TensorLike
 from trtcompile.conversion.registry import converter
+from trtcompile.conversion.sizes import may_be_one
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
@@ -63,12 +65,11 @@ def _squeeze(net: Network, x: ITensor, dims: Sequence[int]) -> ITensor:
 
 
 def _squeezed_sizes_known(node: Node, spec: CompileSpec) -> str | None:
-    x, dims = node.args[0], node.args[1]
-    value = x.meta.get("val") if isinstance(x, Node) else None
+    given = arguments_of(node)
+    x, dims = given["self"], given["dim"]
     dims = [dims] if isinstance(dims, int) else dims
-    sizes = [] if value is None or value.dim() == 0 else [value.shape[d] for d in dims]  # type: ignore[union-attr]
-    if value is None or any(not isinstance(size, int) for size in sizes):
-        return "it squeezes a dimension whose size is only known at run time"
+    if x.dim() > 0 and any(may_be_one(x.shape[d]) for d in dims):
+        return "it squeezes a dimension that is 1 for some sizes of the inputs and not for others"
     return None
 
 

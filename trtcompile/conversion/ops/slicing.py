@@ -1,4 +1,4 @@
-"""Parts of tensors: slices, splits, reversed order, and padding."""
+"""Parts of tensors: slices, splits, and reversed order."""
 
 from __future__ import annotations
 
@@ -7,53 +7,71 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
 
-from trtcompile.conversion.network import ITensor, Network
+from trtcompile.conversion.network import ITensor, Network, Size
 from trtcompile.conversion.registry import converter
-from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
 _INT64_MAX = 2**63 - 1
 
 
-def _slice_is_known(node: Node, spec: CompileSpec) -> str | None:
-    x, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
-    value = x.meta.get("val") if isinstance(x, Node) else None
-    bounds = node.args[2:5]
-    if value is None or not isinstance(value.shape[dim], int):
-        return "it slices a dimension whose size is only known at run time"
-    if any(isinstance(bound, Node) for bound in bounds):
-        return "its bounds are only known at run time"
-    return None
+def _bound(net: Network, bound: Size, size: Size) -> Size:
+    """A slice's bound as Python reads it: from the end if negative, and within the dimension."""
+    if not isinstance(bound, int):
+        is_negative = net.size_math(
+            net.size_math(net.size_math(0, bound, "SUB"), 0, "MAX"), 1, "MIN"
+        )
+        bound = net.size_math(bound, net.size_math(is_negative, size, "PROD"), "SUM")
+        return net.size_math(net.size_math(bound, 0, "MAX"), size, "MIN")
+    if bound < 0:
+        return net.size_math(net.size_math(size, bound, "SUM"), 0, "MAX")
+    return bound if bound == 0 else net.size_math(size, bound, "MIN")
 
 
-@converter(aten.slice.Tensor, supports=_slice_is_known)
-def aten_slice(
-    net: Network, self: ITensor, dim: int, start: int | None, end: int | None, step: int
+def slice_bounds(
+    net: Network, x: ITensor, dim: int, start: Size | None, end: Size | None
+) -> tuple[Size, Size]:
+    """Where a slice along one dimension starts, and where it ends, both non-negative."""
+    size = net.size(x, dim)
+    first = 0 if start is None else _bound(net, start, size)
+    if end is None or (isinstance(end, int) and end == _INT64_MAX):
+        return first, size
+    return first, net.size_math(_bound(net, end, size), first, "MAX")
+
+
+def slice_along(
+    net: Network, x: ITensor, dim: int, start: Size, length: Size, step: int = 1
 ) -> ITensor:
-    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
-    x = net.tensor(self)
-    dim %= net.rank(x)
-    first, last, _ = slice(start, None if end == _INT64_MAX else end).indices(net.dims(x)[dim])
-    return _slice(net, x, dim, first, len(range(first, last, step)), step)
-
-
-def _slice(net: Network, x: ITensor, dim: int, start: int, length: int, step: int = 1) -> ITensor:
     """``x`` from ``start`` (non-negative) along one dimension."""
     rank = net.rank(x)
-    starts, steps = [0] * rank, [1] * rank
+    starts: list[Size] = [0] * rank
+    steps = [1] * rank
     starts[dim], steps[dim] = start, step
     sizes = [length if d == dim else net.size(x, d) for d in range(rank)]
     return net.slice(x, starts, sizes, steps)
 
 
-@converter(aten.select.int, supports=_slice_is_known)
-def aten_select(net: Network, self: ITensor, dim: int, index: int) -> ITensor:
+@converter(aten.slice.Tensor)
+def aten_slice(
+    net: Network, self: ITensor, dim: int, start: Size | None, end: Size | None, step: int
+) -> ITensor:
+    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
+    x = net.tensor(self)
+    dim %= net.rank(x)
+    first, last = slice_bounds(net, x, dim, start, end)
+    length = net.result_shapes[0][dim]
+    if not isinstance(length, int):
+        reach = net.size_math(net.size_math(last, first, "SUB"), step - 1, "SUM")
+        length = net.size_math(reach, step, "FLOOR_DIV")
+    return slice_along(net, x, dim, first, length, step)
+
+
+@converter(aten.select.int)
+def aten_select(net: Network, self: ITensor, dim: int, index: Size) -> ITensor:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     x = net.tensor(self)
     dim %= net.rank(x)
-    one = _slice(net, x, dim, index % net.dims(x)[dim], 1)
+    one = slice_along(net, x, dim, _bound(net, index, net.size(x, dim)), 1)
     return net.reshape(one, [net.size(one, d) for d in range(net.rank(one)) if d != dim])
 
 
@@ -63,55 +81,28 @@ def getitem(net: Network, values: Sequence[Any], index: int) -> Any:
     return values[index]
 
 
-def _split_is_known(node: Node, spec: CompileSpec) -> str | None:
-    if any(isinstance(size, Node) for size in node.args[1]):  # type: ignore[union-attr]
-        return "the sizes of its parts are only known at run time"
-    return None
-
-
-@converter(aten.split_with_sizes.default, supports=_split_is_known)
+@converter(aten.split_with_sizes.default)
 def aten_split_with_sizes(
-    net: Network, self: ITensor, split_sizes: Sequence[int], dim: int
+    net: Network, self: ITensor, split_sizes: Sequence[Size], dim: int
 ) -> list[ITensor]:
     """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
     x = net.tensor(self)
-    starts = [sum(split_sizes[:i]) for i in range(len(split_sizes))]
-    return [
-        _slice(net, x, dim % net.rank(x), start, size)
-        for start, size in zip(starts, split_sizes, strict=True)
-    ]
+    parts: list[ITensor] = []
+    start: Size = 0
+    for size in split_sizes:
+        parts.append(slice_along(net, x, dim % net.rank(x), start, size))
+        start = net.size_math(start, size, "SUM")
+    return parts
 
 
-def _flipped_sizes_known(node: Node, spec: CompileSpec) -> str | None:
-    value = node.meta["val"]
-    if any(not isinstance(value.shape[d], int) for d in node.args[1]):  # type: ignore[union-attr]
-        return "it reverses a dimension whose size is only known at run time"
-    return None
-
-
-@converter(aten.flip.default, supports=_flipped_sizes_known)
+@converter(aten.flip.default)
 def aten_flip(net: Network, self: ITensor, dims: Sequence[int]) -> ITensor:
     """flip(Tensor self, int[] dims) -> Tensor"""
     x = net.tensor(self)
-    flipped = {d % net.rank(x) for d in dims}
-    starts = [net.dims(x)[d] - 1 if d in flipped else 0 for d in range(net.rank(x))]
-    steps = [-1 if d in flipped else 1 for d in range(net.rank(x))]
-    return net.slice(x, starts, [net.size(x, d) for d in range(net.rank(x))], steps)
-
-
-def _supports_pad(node: Node, spec: CompileSpec) -> str | None:
-    if any(isinstance(amount, Node) for amount in node.args[1]):  # type: ignore[union-attr]
-        return "the padding is only known at run time"
-    if node.meta["val"].dtype == torch.bool:
-        return "TensorRT pads no bool tensors"
-    return None
-
-
-@converter(aten.constant_pad_nd.default, supports=_supports_pad)
-def aten_constant_pad_nd(net: Network, self: ITensor, pad: Sequence[int], value: float) -> ITensor:
-    """constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"""
-    x = net.tensor(self)
-    untouched = [0] * (net.rank(x) - len(pad) // 2)
-    # PyTorch lists (before, after) from the last dimension on.
-    before, after = ([*untouched, *reversed(pad[side::2])] for side in (0, 1))
-    return net.pad(x, before, after, value)
+    rank = net.rank(x)
+    flipped = {d % rank for d in dims} if rank else set[int]()
+    if not flipped:
+        return x
+    sizes = [net.size(x, d) for d in range(rank)]
+    starts = [net.size_math(sizes[d], 1, "SUB") if d in flipped else 0 for d in range(rank)]
+    return net.slice(x, starts, sizes, [-1 if d in flipped else 1 for d in range(rank)])

@@ -46,3 +46,29 @@ def size_mul(net: Network, a: Size, b: Size) -> Size:
 def size_floordiv(net: Network, a: Size, b: Size) -> Size:
     """a // b"""
     return _arithmetic(net, a, b, "FLOOR_DIV")
+
+
+@converter(operator.mod)
+def size_mod(net: Network, a: Size, b: Size) -> Size:
+    """a % b"""
+    return _arithmetic(
+        net, a, _arithmetic(net, _arithmetic(net, a, b, "FLOOR_DIV"), b, "PROD"), "SUB"
+    )
+
+
+@converter(operator.neg)
+def size_neg(net: Network, a: Size) -> Size:
+    """-a"""
+    return _arithmetic(net, 0, a, "SUB")
+
+
+@converter(torch.sym_max)
+def size_max(net: Network, a: Size, b: Size) -> Size:
+    """max(a, b)"""
+    return _arithmetic(net, a, b, "MAX")
+
+
+@converter(torch.sym_min)
+def size_min(net: Network, a: Size, b: Size) -> Size:
+    """min(a, b)"""
+    return _arithmetic(net, a, b, "MIN")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from coverage import is_right, is_whole, main, problem_of, summary
+from coverage_models import MODELS, STATIC, Feature, Model
+from coverage_run import measure, randomized
+from torch import nn
+
+from trtcompile.conversion import REGISTRY
+
+GOOD: dict[str, Any] = {
+    "model": "a",
+    "engines": 1,
+    "fallbacks": [],
+    "largest_error": 1e-5,
+    "seconds_before_builder": 2.0,
+    "weight_bytes": 10**9,
+    "peak_bytes": 3 * 10**9,
+}
+
+
+def test_a_good_row_has_no_problem():
+    assert problem_of(GOOD) is None
+    assert is_whole(GOOD) and is_right(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"largest_error": 2e-4}, "largest error 0.0002"),
+        ({"largest_error": float("nan")}, "largest error nan"),
+        ({"fallbacks": ["aten.x (none) x2"], "engines": 3}, "fallbacks: aten.x"),
+        ({"engines": 2}, "2 engines"),
+        ({"seconds_before_builder": 15.5}, "16 s before"),
+        ({"peak_bytes": 4 * 10**9}, "4.0 GB"),
+        ({"error": "ConversionError: no"}, "ConversionError: no"),
+    ],
+)
+def test_problems(change: dict[str, Any], said: str):
+    assert said in str(problem_of({**GOOD, **change}))
+
+
+def test_what_was_not_run_counts_as_not_reached():
+    failed = {"model": "b", "problem": "crashed"}
+    text = summary([GOOD, failed], listed=4)
+    assert "2 of 4 models run" in text
+    assert "in one engine with no fallback: 1 (25%" in text and "right: 1 (25%" in text
+
+
+def test_the_list():
+    names = [model.name for model in MODELS]
+    assert len(set(names)) == len(names) >= 70
+    assert sum(model.dynamic for model in MODELS) * 3 >= 2 * len(MODELS)
+    assert main(["--models", "no such model"]) == 1
+
+
+def test_samples():
+    generator = torch.Generator().manual_seed(0)
+    assert Feature(("batch", 3, 8, 8)).sample(STATIC, generator).shape == (2, 3, 8, 8)
+    tokens = Feature(("batch", "sequence"), high=5).sample(STATIC, generator)
+    assert tokens.dtype == torch.int64 and int(tokens.max()) < 5
+    mask = Feature(("batch", "sequence"), mask=True).sample(STATIC, generator)
+    assert mask.sum(dim=1).tolist() == [16, 15]
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor, *, shift: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x)).relu().mean((2, 3)) + shift
+
+
+SMALL = Model("test/small", Small, (Feature(("batch", 3, 8, 8)),), {"shift": Feature(("batch", 4))})
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_model_is_measured(dynamic: bool):
+    row = measure(SMALL, dynamic=dynamic, build=not dynamic)
+    assert (row["engines"], row["fallbacks"], row["built"]) == (1, [], not dynamic)
+    assert 0 < row["largest_error"] < 1e-4 and row["nodes"] == row["nodes_in_tensorrt"] > 3
+    assert row["weight_bytes"] > 400 and problem_of(row) is None
+
+
+def test_wrong_numbers_show(monkeypatch: pytest.MonkeyPatch):
+    relu = torch.ops.aten.relu.default
+    wrong = dataclasses.replace(REGISTRY.get(relu), convert=lambda net, self: net.identity(self))
+    monkeypatch.setitem(REGISTRY._converters, relu, wrong)
+    assert measure(SMALL, dynamic=False, build=False)["largest_error"] > 1e-2
+
+
+def test_a_model_that_fails_is_a_row():
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("not this one")
+
+    row = measure(Model("test/failing", Failing, SMALL.inputs), dynamic=False, build=False)
+    assert "not this one" in row["error"]
+
+
+def test_every_parameter_and_statistic_is_random():
+    model = randomized(Small(), seed=0)
+    tensors = [*model.parameters(), model.norm.running_mean, model.norm.running_var]
+    assert all(tensor.unique().numel() > 1 for tensor in tensors)
