@@ -20,6 +20,7 @@ from stages import BUILDER, timed_stages
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
+from workloads import settle_norms
 
 import trtcompile
 from trtcompile import Device, Input, _tensorrt
@@ -124,20 +125,11 @@ def settle(module: nn.Module, model: Model) -> None:
 
     Otherwise dozens of layers multiply or shrink the signal until all inputs have the same output.
     """
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
-    if not norms:
+    if not any(isinstance(norm, _BatchNorm) for norm in module.modules()):
         return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
     generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        args, kwargs = _sample(model, {**STATIC, "batch": 16}, generator)
-        module(*args, **kwargs)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval()
-        norm.momentum = momentum
+    args, kwargs = _sample(model, {**STATIC, "batch": 16}, generator)
+    for norm in settle_norms(module, *args, **kwargs):
         if norm.running_var is not None:  # a channel that hardly varies would amplify rounding
             norm.running_var.clamp_(min=0.1 * norm.running_var.mean().item())
 
@@ -197,7 +189,7 @@ def _engines(build: bool) -> Iterator[Any]:
         yield Device(disable_tf32=True)
         return
     sys.path.insert(0, str(ORACLE))
-    from network_oracle import run_network
+    from checks import OracleSession
 
     networks: dict[str, Any] = {}
     build_engine = trtcompile.engine.build_engine
@@ -207,15 +199,6 @@ def _engines(build: bool) -> Iterator[Any]:
         if build:
             return build_engine(name, network, ranges, spec)
         return Engine(name, b"", (), (), tuple(ranges), Provenance("none", "none", (), None))
-
-    class OracleSession:
-        def __init__(self, network: Any) -> None:
-            self.network = network
-
-        def run(self, inputs: Any) -> tuple[torch.Tensor, ...]:
-            named = dict(zip(self.network.input_names, inputs, strict=True))
-            outputs = run_network(self.network.definition, named)
-            return tuple(outputs[name] for name in self.network.output_names)
 
     module = "trtcompile.runtime.engine_module"
     with (

@@ -28,20 +28,10 @@ from workloads import IMAGE_SIZE, build, randomize
 
 from trtcompile import _tensorrt, compiler
 from trtcompile.inputs import Input, parse_inputs
-from trtcompile.ptq import CalibrationAlgo, CalibrationTable, Calibrator
-from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.settings import CompileSpec, Device
 
 BAR_SECONDS = 5.0
-ANY_SCALE = 0.05
-
-
-class ConstantCalibrator(Calibrator):
-    """Gives every tensor the same scale, so that quantization needs no data."""
-
-    def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
-        scales = dict.fromkeys(request.names, ANY_SCALE)
-        return CalibrationTable(scales, algo=CalibrationAlgo.MINMAX_CALIBRATION)
 
 
 def measure_once(model_name: str, batch: int) -> dict[str, float]:
@@ -56,7 +46,7 @@ def measure_once(model_name: str, batch: int) -> dict[str, float]:
     device = Device(compute_capability="8.9") if flavour.builds_ahead_of_time else Device()
     spec = CompileSpec(
         enabled_precisions={torch.float, torch.half, torch.int8},
-        calibrator=ConstantCalibrator(),
+        calibrator=UnitScales(),
         device=device,
         require_full_compilation=True,
     )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -146,19 +147,26 @@ def settle(model: nn.Module, images: torch.Tensor) -> None:
     layer's bias centres its outputs. Otherwise 50 layers would multiply the range of activations
     until FP16 overflows, and one class would be predicted for every image.
     """
+    settle_norms(model, images)
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    head.bias -= model(images).mean(dim=0)
+
+
+@torch.no_grad()
+def settle_norms(model: nn.Module, *args: Any, **kwargs: Any) -> list[_BatchNorm]:
+    """Makes the running statistics of all batch norms, which it returns, those of one call of the model."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     kept = [(norm, norm.momentum) for norm in norms]
     for norm in norms:
         norm.train()
         norm.momentum = 1.0  # the statistics of this batch alone
     try:
-        model(images)
+        model(*args, **kwargs)
     finally:
         for norm, momentum in kept:
             norm.eval()
             norm.momentum = momentum
-    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    head.bias -= model(images).mean(dim=0)
+    return norms
 
 
 def random_images(count: int, size: int, *, seed: int) -> torch.Tensor:

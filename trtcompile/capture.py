@@ -174,7 +174,6 @@ def _erase_constant_inputs(graph_module: GraphModule, inputs: _Inputs) -> None:
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     for node, leaf in zip(placeholders, inputs.leaves, strict=True):
         if is_constant(leaf):
-            node.replace_all_uses_with(leaf) if node.users else None
             graph_module.graph.erase_node(node)
 
 

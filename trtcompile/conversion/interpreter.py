@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from trtcompile import _tensorrt
 from trtcompile._tensorrt import trt
+from trtcompile.conversion.arguments import bind
 from trtcompile.conversion.network import Network, tensorrt_dtype
 from trtcompile.conversion.registry import REGISTRY, Registry
 from trtcompile.errors import ConversionError
@@ -130,15 +131,7 @@ def _bind(node: Node, values: dict[Node, Any]) -> dict[str, Any] | list[Any]:
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
     if not isinstance(node.target, torch._ops.OpOverload):
         return list(args)
-    bound: dict[str, Any] = {}
-    for position, argument in enumerate(node.target._schema.arguments):
-        if position < len(args):
-            bound[argument.name] = args[position]
-        elif argument.name in kwargs:
-            bound[argument.name] = kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value
-    return bound
+    return bind(node.target, args, kwargs)
 
 
 def _tensor_metas(node: Node) -> list[torch.Tensor]:

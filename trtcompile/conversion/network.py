@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -273,6 +273,10 @@ class Network:
             0
         )
 
+    def all_sizes(self, x: TensorLike) -> list[Size]:
+        """The size of each dimension of ``x``."""
+        return [self.size(x, d) for d in range(self.rank(x))]
+
     def size_math(self, a: Size, b: Size, operation: str) -> Size:
         """``a op b`` of two sizes: an int where both are known. ``operation`` is an ``ElementWiseOperation``."""
         if isinstance(a, int) and isinstance(b, int):
@@ -307,21 +311,6 @@ class Network:
         layer.set_input(2, self.constant(torch.tensor([step], dtype=dtype)))
         return layer.get_output(0)
 
-    def positions(self, count: Size) -> ITensor:
-        """0, 1, ..., ``count`` - 1 as INT32."""
-        if isinstance(count, int):
-            return self.constant(torch.arange(count, dtype=torch.int32))
-        layer = self.definition.add_fill((1,), trt.FillOperation.LINSPACE, trt.DataType.INT32)
-        layer = self.layer(layer, "fill")
-        values = (
-            count,
-            self.tensor(0, torch.int32),
-            self.constant(torch.ones(1, dtype=torch.int32)),
-        )
-        for index, value in enumerate(values):
-            layer.set_input(index, value)
-        return layer.get_output(0)
-
     def reshape(self, x: ITensor, sizes: Sequence[Size]) -> ITensor:
         """``x`` with the given sizes; one of them may be -1."""
         layer = self.layer(self.definition.add_shuffle(x), "reshape")
@@ -334,10 +323,16 @@ class Network:
 
     def unsqueeze(self, x: ITensor, dims: Sequence[int]) -> ITensor:
         """Inserts dimensions of size 1 at ``dims`` of the result (non-negative, ascending)."""
-        sizes: list[Size] = [self.size(x, d) for d in range(self.rank(x))]
+        sizes = self.all_sizes(x)
         for dim in dims:
             sizes.insert(dim, 1)
         return self.reshape(x, sizes)
+
+    def squeeze(self, x: ITensor, dims: Collection[int]) -> ITensor:
+        """Drops dimensions of size 1."""
+        rank = self.rank(x)
+        dropped = {d % rank for d in dims}
+        return self.reshape(x, [self.size(x, d) for d in range(rank) if d not in dropped])
 
     def slice(
         self,
@@ -370,14 +365,10 @@ class Network:
         self, x: ITensor, before: Sequence[int], after: Sequence[int], value: float = 0
     ) -> ITensor:
         """``x`` with so many elements of ``value`` around each dimension; a negative number cuts off."""
-        sizes: list[Size] = []
-        for dim, (first, last) in enumerate(zip(before, after, strict=True)):
-            size = self.size(x, dim)
-            if isinstance(size, int):
-                sizes.append(size + first + last)
-            else:
-                more = self.shape_tensor([first + last])
-                sizes.append(self.elementwise(size, more, trt.ElementWiseOperation.SUM))
+        sizes = [
+            self.size_math(size, first + last, "SUM")
+            for size, first, last in zip(self.all_sizes(x), before, after, strict=True)
+        ]
         return self.slice(x, [-first for first in before], sizes, fill=value)
 
     def permute(self, x: ITensor, order: Sequence[int]) -> ITensor:

@@ -108,14 +108,9 @@ def _max_along(net: Network, x: ITensor, dim: int, output_size: int) -> ITensor:
 
 
 @converter(aten.adaptive_avg_pool2d.default, supports=_supports_adaptive(2, False))
+@converter(aten._adaptive_avg_pool2d.default, supports=_supports_adaptive(2, False))
 def aten_adaptive_avg_pool2d(net: Network, self: ITensor, output_size: Sequence[Any]) -> ITensor:
     """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
-    return _adaptive(net, self, 2, "AVERAGE", _mean_along)
-
-
-@converter(aten._adaptive_avg_pool2d.default, supports=_supports_adaptive(2, False))
-def aten__adaptive_avg_pool2d(net: Network, self: ITensor, output_size: Sequence[Any]) -> ITensor:
-    """_adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
     return _adaptive(net, self, 2, "AVERAGE", _mean_along)
 
 

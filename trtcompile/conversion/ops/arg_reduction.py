@@ -41,10 +41,6 @@ def _extreme(net: Network, x: ITensor, operation: str, dim: int) -> tuple[ITenso
     return value, net.cast(first, torch.int64)
 
 
-def _without(net: Network, x: ITensor, dim: int) -> ITensor:
-    return net.reshape(x, [net.size(x, d) for d in range(net.rank(x)) if d != dim % net.rank(x)])
-
-
 def _of_dim(operation: str) -> Callable[[Network, TensorLike, int, bool], tuple[ITensor, ITensor]]:
     def convert(net: Network, self: TensorLike, dim: int, keepdim: bool) -> tuple[ITensor, ITensor]:
         dtype = net.result_dtypes[0]
@@ -53,7 +49,7 @@ def _of_dim(operation: str) -> Callable[[Network, TensorLike, int, bool], tuple[
             return net.cast(x, dtype), net.tensor(0, torch.int64)
         value, index = _extreme(net, x, operation, dim)
         if not keepdim:
-            value, index = _without(net, value, dim), _without(net, index, dim)
+            value, index = net.squeeze(value, [dim]), net.squeeze(index, [dim])
         return net.cast(value, dtype), index
 
     return convert
@@ -73,7 +69,7 @@ def _argument(operation: str) -> Callable[[Network, TensorLike, int | None, bool
             _, index = _extreme(net, net.reshape(x, [-1]), operation, 0)
             return net.reshape(index, [1] * rank if keepdim else [])
         _, index = _extreme(net, x, operation, dim)
-        return index if keepdim else _without(net, index, dim)
+        return index if keepdim else net.squeeze(index, [dim])
 
     return convert
 

@@ -33,10 +33,6 @@ def _filled(net: Network, sizes: Sequence[Size], value: TensorLike) -> ITensor:
     return net.slice(one, [0] * len(sizes), sizes, [0] * len(sizes))
 
 
-def _sizes_like(net: Network, x: TensorLike) -> list[Size]:
-    return [net.size(x, d) for d in range(net.rank(x))]
-
-
 @converter(aten.full.default)
 def aten_full(
     net: Network,
@@ -63,7 +59,7 @@ def aten_full_like(
     memory_format: object,
 ) -> ITensor:
     """full_like(Tensor self, Scalar fill_value, *, dtype=None, ..., memory_format=None) -> Tensor"""
-    return _filled(net, _sizes_like(net, self), fill_value)
+    return _filled(net, net.all_sizes(self), fill_value)
 
 
 @converter(aten.empty.memory_format)

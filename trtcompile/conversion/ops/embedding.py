@@ -60,7 +60,7 @@ def _in_bag(net: Network, count: int, offsets: ITensor, last_is_end: bool) -> IT
     else:
         end = net.constant(torch.tensor([count], dtype=torch.int32))
         ends = net.concat([net.slice(starts, [1], [bags - 1]), end], 0) if bags > 1 else end
-    places = net.positions(count)
+    places = net.arange(count, dtype=torch.int32)
     before_start = net.elementwise(
         places, net.unsqueeze(starts, [1]), trt.ElementWiseOperation.LESS
     )

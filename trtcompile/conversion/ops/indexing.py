@@ -66,7 +66,10 @@ def _has_no_mask(node: Node, spec: CompileSpec) -> str | None:
     return None
 
 
-def _index(net: Network, self: ITensor, indices: Sequence[TensorLike | None]) -> ITensor:
+@converter(aten.index.Tensor, supports=_has_no_mask)
+@converter(aten._unsafe_index.Tensor, supports=_has_no_mask)
+def aten_index(net: Network, self: ITensor, indices: Sequence[TensorLike | None]) -> ITensor:
+    """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     x = net.tensor(self)
     dims = [d for d, index in enumerate(indices) if index is not None]
     if not dims:
@@ -75,27 +78,13 @@ def _index(net: Network, self: ITensor, indices: Sequence[TensorLike | None]) ->
     if not are_adjacent(dims):
         x = net.permute(x, dims + [d for d in range(net.rank(x)) if d not in dims])
         first = 0
-    sizes = [net.size(x, d) for d in range(net.rank(x))]
+    sizes = net.all_sizes(x)
     inner = sizes[first : first + len(dims)]
     places = linear_index(net, [indices[d] for d in dims], inner)
     if len(dims) > 1:
         flat = net.size_product(inner)
         x = net.reshape(x, [*sizes[:first], flat, *sizes[first + len(dims) :]])
     return net.gather(x, places, first)
-
-
-@converter(aten.index.Tensor, supports=_has_no_mask)
-def aten_index(net: Network, self: ITensor, indices: Sequence[TensorLike | None]) -> ITensor:
-    """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
-    return _index(net, self, indices)
-
-
-@converter(aten._unsafe_index.Tensor, supports=_has_no_mask)
-def aten__unsafe_index(
-    net: Network, self: ITensor, indices: Sequence[TensorLike | None]
-) -> ITensor:
-    """_unsafe_index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
-    return _index(net, self, indices)
 
 
 @converter(aten.index_select.default)
@@ -115,7 +104,7 @@ def aten_gather(
 ) -> ITensor:
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     x, index = net.tensor(self), net.tensor(index)
-    sizes = [net.size(index, d) for d in range(net.rank(index))]
+    sizes = net.all_sizes(index)
     if net.rank(x) == 0 or not sizes:
         picked = net.gather(net.reshape(x, [-1]), net.reshape(index, [-1]), 0)
         return net.reshape(picked, sizes)

@@ -29,11 +29,17 @@ def aten_linear(
     if is_quantized and net.rank(input) == 2 and (bias is None or isinstance(bias, torch.Tensor)):
         return _as_convolution(net, input, weight, bias)
     x = net.tensor(input)
-    result = net.matmul(x, net.tensor(weight), transpose_b=True)
-    if bias is not None:
-        result = net.elementwise(result, bias, trt.ElementWiseOperation.SUM)
+    result = product_and_bias(net, x, weight, bias)
     # Of a vector, which was multiplied as a matrix of one row, PyTorch makes a vector.
     return net.reshape(result, [net.size(result, 1)]) if net.rank(x) == 1 else result
+
+
+def product_and_bias(
+    net: Network, x: ITensor, weight: TensorLike, bias: TensorLike | None = None
+) -> ITensor:
+    """``x @ weight.T + bias``."""
+    result = net.matmul(x, net.tensor(weight), transpose_b=True)
+    return result if bias is None else net.elementwise(result, bias, trt.ElementWiseOperation.SUM)
 
 
 def _as_convolution(

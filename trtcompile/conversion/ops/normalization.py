@@ -80,11 +80,7 @@ def _normalized_rows(net: Network, x: ITensor, groups: Size, eps: float) -> ITen
     """Normalizes over all but the batch and ``groups`` of channels."""
     # Each group is a row of a matrix: what TensorRT's own groups take as scale changed between its versions.
     rows = net.reshape(x, [net.size(x, 0), groups, -1])
-    return net.reshape(_normalize(net, rows, [2], eps), _sizes(net, x))
-
-
-def _sizes(net: Network, x: ITensor) -> list[Size]:
-    return [net.size(x, d) for d in range(net.rank(x))]
+    return net.reshape(_normalize(net, rows, [2], eps), net.all_sizes(x))
 
 
 def _per_channel(net: Network, x: ITensor) -> list[int]:
@@ -192,7 +188,7 @@ def aten__native_batch_norm_legit_no_stats(
     swapped = [1, 0, *range(2, net.rank(x))]
     channels = net.permute(x, swapped)
     rows = net.reshape(channels, [net.size(x, 1), -1])
-    normalized = net.reshape(_normalize(net, rows, [1], eps), _sizes(net, channels))
+    normalized = net.reshape(_normalize(net, rows, [1], eps), net.all_sizes(channels))
     return (
         _affine(net, net.permute(normalized, swapped), weight, bias, _per_channel(net, x)),
         None,

@@ -37,9 +37,7 @@ def batched(net: Network, x: ITensor, dims: int) -> ITensor:
 
 def unbatched(net: Network, pooled: ITensor, rank: int) -> ITensor:
     """``pooled`` without the batch dimension that ``batched`` put before a tensor of ``rank``."""
-    if net.rank(pooled) == rank:
-        return pooled
-    return net.reshape(pooled, [net.size(pooled, d) for d in range(1, net.rank(pooled))])
+    return pooled if net.rank(pooled) == rank else net.squeeze(pooled, [0])
 
 
 def pool(

@@ -33,7 +33,7 @@ def aten_copy(net: Network, self: TensorLike, src: TensorLike, non_blocking: boo
     source = net.tensor(src, net.result_dtypes[0])
     if net.dims(source) == net.dims(self) and -1 not in net.dims(self):
         return source
-    return expand(net, source, [net.size(self, d) for d in range(net.rank(self))])
+    return expand(net, source, net.all_sizes(self))
 
 
 @converter(aten.repeat.default)
@@ -64,7 +64,7 @@ def aten_roll(net: Network, self: ITensor, shifts: Sequence[Size], dims: Sequenc
 
 
 def _roll(net: Network, x: ITensor, shifts: dict[int, Size]) -> ITensor:
-    sizes = [net.size(x, d) for d in range(net.rank(x))]
+    sizes = net.all_sizes(x)
     starts: list[Size] = [0] * len(sizes)
     for dim, shift in shifts.items():
         size = sizes[dim]
@@ -82,7 +82,9 @@ def _windows(
     within = torch.arange(size, dtype=torch.int32) * dilation
     if isinstance(count, int):
         return net.gather(x, torch.arange(count)[:, None] * step + within, dim)
-    starts = net.elementwise(net.positions(count), step, trt.ElementWiseOperation.PROD, torch.int32)
+    starts = net.elementwise(
+        net.arange(count, dtype=torch.int32), step, trt.ElementWiseOperation.PROD, torch.int32
+    )
     starts = net.unsqueeze(starts, [1])
     places = net.elementwise(starts, within, trt.ElementWiseOperation.SUM)
     return net.gather(x, places, dim)

@@ -11,6 +11,7 @@ from torch.fx import Node
 from trtcompile._tensorrt import trt
 from trtcompile.conversion.arguments import arguments_of
 from trtcompile.conversion.network import ITensor, Network, TensorLike
+from trtcompile.conversion.ops.linear import product_and_bias
 from trtcompile.conversion.registry import converter
 from trtcompile.settings import CompileSpec
 
@@ -50,15 +51,6 @@ class _Weights:
         self.projection = next(parameters) if projects else None
 
 
-def _linear(
-    net: Network, x: ITensor, weight: TensorLike, bias: TensorLike | None = None
-) -> ITensor:
-    product = net.matmul(x, net.tensor(weight), transpose_b=True)
-    if bias is None:
-        return product
-    return net.elementwise(product, bias, trt.ElementWiseOperation.SUM)
-
-
 def _gates(net: Network, x: ITensor, count: int) -> list[ITensor]:
     """Equal parts of the columns."""
     rows, width = net.size(x, 0), net.dims(x)[1] // count
@@ -69,7 +61,7 @@ def _lstm_step(weights: _Weights) -> Step:
     def step(net: Network, x: ITensor, state: list[ITensor]) -> list[ITensor]:
         operation, activation = trt.ElementWiseOperation, trt.ActivationType
         hidden, cell = state
-        recurrent = _linear(net, hidden, weights.hidden, weights.hidden_bias)
+        recurrent = product_and_bias(net, hidden, weights.hidden, weights.hidden_bias)
         gates = _gates(net, net.elementwise(x, recurrent, operation.SUM), 4)
         kinds = (activation.SIGMOID, activation.SIGMOID, activation.TANH, activation.SIGMOID)
         admit, forget, new, out = (
@@ -79,7 +71,7 @@ def _lstm_step(weights: _Weights) -> Step:
         cell = net.elementwise(kept, net.elementwise(admit, new, operation.PROD), operation.SUM)
         hidden = net.elementwise(out, net.activation(cell, activation.TANH), operation.PROD)
         if weights.projection is not None:
-            hidden = _linear(net, hidden, weights.projection)
+            hidden = product_and_bias(net, hidden, weights.projection)
         return [hidden, cell]
 
     return step
@@ -89,7 +81,7 @@ def _gru_step(weights: _Weights) -> Step:
     def step(net: Network, x: ITensor, state: list[ITensor]) -> list[ITensor]:
         operation, activation = trt.ElementWiseOperation, trt.ActivationType
         (hidden,) = state
-        recurrent = _linear(net, hidden, weights.hidden, weights.hidden_bias)
+        recurrent = product_and_bias(net, hidden, weights.hidden, weights.hidden_bias)
         reset_x, update_x, new_x = _gates(net, x, 3)
         reset_h, update_h, new_h = _gates(net, recurrent, 3)
         reset, update = (
@@ -108,7 +100,7 @@ def _gru_step(weights: _Weights) -> Step:
 def _plain_step(kind: str) -> Callable[[_Weights], Step]:
     def with_weights(weights: _Weights) -> Step:
         def step(net: Network, x: ITensor, state: list[ITensor]) -> list[ITensor]:
-            recurrent = _linear(net, state[0], weights.hidden, weights.hidden_bias)
+            recurrent = product_and_bias(net, state[0], weights.hidden, weights.hidden_bias)
             total = net.elementwise(x, recurrent, trt.ElementWiseOperation.SUM)
             return [net.activation(total, getattr(trt.ActivationType, kind))]
 
@@ -123,7 +115,7 @@ def _direction(
     """The results of all steps in the order of time, each [1, batch, hidden], and the last state."""
     length, batch = net.dims(x)[0], net.size(x, 1)
     # One product for all steps; only the recurrent part has to wait.
-    projected = _linear(net, x, weights.input, weights.input_bias)
+    projected = product_and_bias(net, x, weights.input, weights.input_bias)
     width = net.dims(projected)[2]
     results: list[ITensor] = [None] * length
     for time in reversed(range(length)) if backward else range(length):
@@ -167,7 +159,7 @@ def _recurrent(
         x = _joined(net, outputs, 2)
     finals = [_joined(net, [state[i] for state in last], 0) for i in range(len(states))]
     if unbatched:
-        return tuple(_without(net, t, 1) for t in (x, *finals))
+        return tuple(net.squeeze(t, [1]) for t in (x, *finals))
     return (net.permute(x, [1, 0, 2]) if batch_first else x, *finals)
 
 
@@ -180,34 +172,11 @@ def _state_at(net: Network, states: ITensor, index: int) -> ITensor:
     return net.reshape(net.slice(states, [index, 0, 0], [1, batch, width]), [batch, width])
 
 
-def _without(net: Network, x: ITensor, dim: int) -> ITensor:
-    return net.reshape(x, [net.size(x, d) for d in range(net.rank(x)) if d != dim])
-
-
-@converter(aten.lstm.input, supports=_supports_recurrent)
-def aten_lstm_input(
-    net: Network,
-    input: ITensor,
-    hx: Sequence[TensorLike],
-    params: Sequence[TensorLike],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[ITensor, ...]:
-    """lstm.input(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)"""
-    return _recurrent(
-        net, input, hx, params, has_biases, num_layers, bidirectional, batch_first, _lstm_step
-    )
-
-
-def _single_state(cell: Callable[[_Weights], Step]) -> Callable[..., Any]:
+def _layer_of(cell: Callable[[_Weights], Step]) -> Callable[..., Any]:
     def convert(
         net: Network,
         input: ITensor,
-        hx: TensorLike,
+        hx: TensorLike | Sequence[TensorLike],
         params: Sequence[TensorLike],
         has_biases: bool,
         num_layers: int,
@@ -216,16 +185,18 @@ def _single_state(cell: Callable[[_Weights], Step]) -> Callable[..., Any]:
         bidirectional: bool,
         batch_first: bool,
     ) -> tuple[ITensor, ...]:
+        states = hx if isinstance(hx, (list, tuple)) else [hx]
         return _recurrent(
-            net, input, [hx], params, has_biases, num_layers, bidirectional, batch_first, cell
+            net, input, states, params, has_biases, num_layers, bidirectional, batch_first, cell
         )
 
     return convert
 
 
 for _target, _cell in (
+    (aten.lstm.input, _lstm_step),
     (aten.gru.input, _gru_step),
     (aten.rnn_tanh.input, _plain_step("TANH")),
     (aten.rnn_relu.input, _plain_step("RELU")),
 ):
-    converter(_target, supports=_supports_recurrent)(_single_state(_cell))
+    converter(_target, supports=_supports_recurrent)(_layer_of(_cell))

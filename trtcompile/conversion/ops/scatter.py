@@ -49,7 +49,7 @@ def _scatter_elements(
 ) -> ITensor:
     """``src`` of the index's shape, or a number, written into ``x``."""
     x, index = net.tensor(x), net.tensor(index, torch.int32)
-    sizes = [net.size(index, d) for d in range(net.rank(index))]
+    sizes = net.all_sizes(index)
     if isinstance(src, (bool, int, float)):
         src = (
             expand(net, net.tensor(src, net.dtype_of(x)), sizes)
@@ -115,10 +115,10 @@ def _put_where(
 ) -> ITensor:
     """Writes where a mask that covers the dimensions from ``dim`` on is true."""
     after = net.rank(x) - dim - net.rank(mask)
-    sizes = [net.size(mask, d) for d in range(net.rank(mask))]
+    sizes = net.all_sizes(mask)
     mask = net.reshape(mask, [*sizes, *([1] * after)])
     if net.rank(values) > after:  # one dimension of size 1 stands for those of the mask
-        of_values = [net.size(values, d) for d in range(net.rank(values))]
+        of_values = net.all_sizes(values)
         at = len(of_values) - after - 1
         of_values[at : at + 1] = [1] * len(sizes)
         values = net.reshape(values, of_values)
@@ -127,13 +127,16 @@ def _put_where(
     return net.select(mask, values, x)
 
 
-def _index_put(
+@converter(aten.index_put.default, supports=_supports_index_put)
+@converter(aten._unsafe_index_put.default, supports=_supports_index_put)
+def aten_index_put(
     net: Network,
     self: ITensor,
     indices: Sequence[TensorLike | None],
     values: TensorLike,
     accumulate: bool,
 ) -> ITensor:
+    """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     x, values = net.tensor(self), net.tensor(values, net.result_dtypes[0])
     dims = [d for d, index in enumerate(indices) if index is not None]
     if any(net.dtype_of(indices[d]) == torch.bool for d in dims):
@@ -168,62 +171,25 @@ def _rows(
     return net.reshape(in_front, [net.size_product(sizes), *outer])
 
 
-@converter(aten.index_put.default, supports=_supports_index_put)
-def aten_index_put(
-    net: Network,
-    self: ITensor,
-    indices: Sequence[TensorLike | None],
-    values: TensorLike,
-    accumulate: bool,
-) -> ITensor:
-    """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
-    return _index_put(net, self, indices, values, accumulate)
-
-
-@converter(aten._unsafe_index_put.default, supports=_supports_index_put)
-def aten__unsafe_index_put(
-    net: Network,
-    self: ITensor,
-    indices: Sequence[TensorLike | None],
-    values: TensorLike,
-    accumulate: bool,
-) -> ITensor:
-    """_unsafe_index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
-    return _index_put(net, self, indices, values, accumulate)
-
-
-def _index_fill(
+@converter(aten.index_fill.int_Scalar)
+@converter(aten.index_fill.int_Tensor)
+def aten_index_fill(
     net: Network, self: ITensor, dim: int, index: TensorLike, value: TensorLike
 ) -> ITensor:
+    """index_fill(Tensor self, int dim, Tensor index, Scalar or Tensor value) -> Tensor"""
     x = net.tensor(self)
-    shape = [net.size(x, d) for d in range(net.rank(x))]
+    shape = net.all_sizes(x)
     flat = x if shape else net.reshape(x, [1])
     dim %= net.rank(flat)
     size = net.size(flat, dim)
     places = net.reshape(net.tensor(non_negative(net, index, size)), [1, -1])
-    rows = net.unsqueeze(net.positions(size), [1])
+    rows = net.unsqueeze(net.arange(size, dtype=torch.int32), [1])
     is_named = net.elementwise(rows, places, trt.ElementWiseOperation.EQUAL)
     counts = net.reduce(net.cast(is_named, torch.int32), trt.ReduceOperation.MAX, [1], False)
     is_row = net.elementwise(counts, 0, trt.ElementWiseOperation.GREATER, torch.int32)
     is_row = net.reshape(is_row, [size, *([1] * (net.rank(flat) - dim - 1))])
     fill = net.tensor(value, net.result_dtypes[0])
     return net.reshape(net.select(is_row, fill, flat), shape)
-
-
-@converter(aten.index_fill.int_Scalar)
-def aten_index_fill_scalar(
-    net: Network, self: ITensor, dim: int, index: TensorLike, value: float
-) -> ITensor:
-    """index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
-    return _index_fill(net, self, dim, index, value)
-
-
-@converter(aten.index_fill.int_Tensor)
-def aten_index_fill_tensor(
-    net: Network, self: ITensor, dim: int, index: TensorLike, value: TensorLike
-) -> ITensor:
-    """index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
-    return _index_fill(net, self, dim, index, value)
 
 
 def _replaced(net: Network, x: ITensor, src: ITensor, dim: int, places: torch.Tensor) -> ITensor:

@@ -61,7 +61,7 @@ def aten_unsqueeze(net: Network, self: ITensor, dim: int) -> ITensor:
 def _squeeze(net: Network, x: ITensor, dims: Sequence[int]) -> ITensor:
     rank = net.rank(x)
     dropped = {d % rank for d in dims if net.dims(x)[d] == 1} if rank else set[int]()
-    return net.reshape(x, [net.size(x, d) for d in range(rank) if d not in dropped])
+    return net.squeeze(x, dropped)
 
 
 def _squeezed_sizes_known(node: Node, spec: CompileSpec) -> str | None:

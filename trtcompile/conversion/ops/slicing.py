@@ -72,7 +72,7 @@ def aten_select(net: Network, self: ITensor, dim: int, index: Size) -> ITensor:
     x = net.tensor(self)
     dim %= net.rank(x)
     one = slice_along(net, x, dim, _bound(net, index, net.size(x, dim)), 1)
-    return net.reshape(one, [net.size(one, d) for d in range(net.rank(one)) if d != dim])
+    return net.squeeze(one, [dim])
 
 
 @converter(operator.getitem)

@@ -6,7 +6,6 @@ import operator
 
 import torch
 
-from trtcompile._tensorrt import trt
 from trtcompile.conversion.network import ITensor, Network, Size
 from trtcompile.conversion.registry import converter
 
@@ -19,56 +18,49 @@ def aten_sym_size(net: Network, self: ITensor, dim: int) -> Size:
     return net.size(self, dim)
 
 
-def _arithmetic(net: Network, a: Size, b: Size, operation: str) -> ITensor:
-    a, b = (net.shape_tensor([size]) for size in (a, b))
-    return net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation))
-
-
 @converter(operator.add)
 def size_add(net: Network, a: Size, b: Size) -> Size:
     """a + b"""
-    return _arithmetic(net, a, b, "SUM")
+    return net.size_math(a, b, "SUM")
 
 
 @converter(operator.sub)
 def size_sub(net: Network, a: Size, b: Size) -> Size:
     """a - b"""
-    return _arithmetic(net, a, b, "SUB")
+    return net.size_math(a, b, "SUB")
 
 
 @converter(operator.mul)
 def size_mul(net: Network, a: Size, b: Size) -> Size:
     """a * b"""
-    return _arithmetic(net, a, b, "PROD")
+    return net.size_math(a, b, "PROD")
 
 
 @converter(operator.floordiv)
 def size_floordiv(net: Network, a: Size, b: Size) -> Size:
     """a // b"""
-    return _arithmetic(net, a, b, "FLOOR_DIV")
+    return net.size_math(a, b, "FLOOR_DIV")
 
 
 @converter(operator.mod)
 def size_mod(net: Network, a: Size, b: Size) -> Size:
     """a % b"""
-    return _arithmetic(
-        net, a, _arithmetic(net, _arithmetic(net, a, b, "FLOOR_DIV"), b, "PROD"), "SUB"
-    )
+    return net.size_math(a, net.size_math(net.size_math(a, b, "FLOOR_DIV"), b, "PROD"), "SUB")
 
 
 @converter(operator.neg)
 def size_neg(net: Network, a: Size) -> Size:
     """-a"""
-    return _arithmetic(net, 0, a, "SUB")
+    return net.size_math(0, a, "SUB")
 
 
 @converter(torch.sym_max)
 def size_max(net: Network, a: Size, b: Size) -> Size:
     """max(a, b)"""
-    return _arithmetic(net, a, b, "MAX")
+    return net.size_math(a, b, "MAX")
 
 
 @converter(torch.sym_min)
 def size_min(net: Network, a: Size, b: Size) -> Size:
     """min(a, b)"""
-    return _arithmetic(net, a, b, "MIN")
+    return net.size_math(a, b, "MIN")
