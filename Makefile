@@ -18,7 +18,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu mutate lint format bench clean distclean $(VENV)
+.PHONY: help demo test test-full test-gpu mutate lint format bench clean distclean $(VENV)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ demo: $(READY)  ## train VGG16, calibrate, compile to INT8; 2 CPU cores, no GPU
 
 test: $(READY)  ## every test that needs no GPU
 	$(PY) -m pytest -n 2 -m "not gpu" $(ARGS)
+
+test-full: $(READY)  ## the same, and a sweep over PyTorch's database of operator samples; an hour
+	$(PY) -m pytest -n 2 -m "not gpu" --sweep $(ARGS)
 
 test-gpu: $(READY)  ## every test that runs an engine; a skip is a failure; writes benchmarks/results/test-gpu.json
 	$(PY) -m pytest -m "gpu or engine" --require-gpu --summary $(RESULT) $(if $(COMMIT),--commit $(COMMIT)) $(ARGS)

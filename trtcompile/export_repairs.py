@@ -11,6 +11,8 @@ from unittest import mock
 import torch
 import torch._decomp.decompositions as decompositions
 import torch._meta_registrations as meta_registrations
+import torch._prims as prims
+from torch.fx.experimental.symbolic_shapes import guard_or_false
 
 
 @contextlib.contextmanager
@@ -23,6 +25,7 @@ def export_repairs() -> Iterator[None]:
         for module, name, repair in (
             (decompositions, "one_layer_lstm", _last_states_of_rank_2),
             (meta_registrations, "div_rtn", _division_without_guard),
+            (prims, "_collapse_view_helper", _stride_without_minimum),
         ):
             original = getattr(module, name, None)
             if original is not None:
@@ -47,3 +50,20 @@ def _division_without_guard(original: Callable[..., Any]) -> Callable[..., Any]:
         return x // y
 
     return div_rtn
+
+
+def _stride_without_minimum(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Of joined dimensions the innermost has the least stride; PyTorch takes ``Min(16*s, 32*s)``, which binds ``s``."""
+
+    def collapse(a: torch.Tensor, start: int, end: int, must_be_valid: Any) -> tuple[Any, Any]:
+        shape, strides = original(a, start, end, must_be_valid)
+        if (
+            strides is not None
+            and start < end
+            and isinstance(strides[start], torch.SymInt)
+            and guard_or_false(a.shape[end] > 1)
+        ):
+            strides = (*strides[:start], a.stride()[end], *strides[start + 1 :])
+        return shape, strides
+
+    return collapse

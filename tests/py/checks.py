@@ -112,15 +112,13 @@ def check_op(
     converted = [node.target for node in engine_partition.graph_module.graph.nodes]
     assert converts is None or converts in converted, f"{converts} is not among {converted}"
     network = convert(engine_partition.graph_module)
-    engine = (
-        build_engine("engine_0", network, engine_partition.shape_ranges, spec) if build else None
-    )
+    engine = build_engine("engine_0", network, engine_partition.profiles, spec) if build else None
     session = (
         EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False)
         if engine and can_run_engines()
         else None
     )
-    for sample in _samples(inputs, specs):
+    for sample in samples_of(inputs, specs):
         with torch.no_grad():
             expected = _as_tuple(module(*(t.clone() for t in sample)))
         used = _inputs_of(partitioned, sample)
@@ -242,9 +240,10 @@ def input_spec(tensor: torch.Tensor, ranges: Mapping[int, SizeRange]) -> InputTy
     return Input(min_shape=shapes[0], opt_shape=shapes[1], max_shape=shapes[2], dtype=tensor.dtype)
 
 
-def _samples(
+def samples_of(
     inputs: Sequence[torch.Tensor], specs: Sequence[InputType]
 ) -> list[list[torch.Tensor]]:
+    """The inputs to check with: as given, or of the min, opt, and max shapes."""
     if not any(spec.is_dynamic for spec in specs):
         return [list(inputs)]
     generator = torch.Generator().manual_seed(1)
@@ -314,4 +313,5 @@ __all__ = [
     "partition_for_test",
     "randomize",
     "run_in_oracle",
+    "samples_of",
 ]

@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped GPU test, or a module skipped whole, is a failure",
     )
+    group.addoption(
+        "--sweep",
+        action="store_true",
+        help="also go through all operators of PyTorch's database of samples",
+    )
     group.addoption("--summary", type=Path, metavar="PATH", help="write a JSON summary of the run")
     group.addoption("--commit", help="the commit named in the summary, where git cannot tell")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 from torch.fx import GraphModule, Node
 
-from trtcompile.lowering.constants import add_constant, constant_of
-from trtcompile.lowering.fold_batch_norm import BATCH_NORM
+from trtcompile.lowering.batch_norm import BatchNorm, read_batch_norm, replace_batch_norm
+from trtcompile.lowering.constants import add_constant
 from trtcompile.node_info import copy_origin
 from trtcompile.settings import CompileSpec
 
@@ -29,45 +27,26 @@ def decompose_batch_norm(graph_module: GraphModule, spec: CompileSpec) -> int:
         y = add(m, bias - mean * weight / sqrt(var + eps))
     """
     rewrites = 0
-    for norm in list(graph_module.graph.nodes):
-        if (
-            norm.op == "call_function"
-            and norm.target is BATCH_NORM
-            and _decompose(graph_module, norm)
-        ):
+    for node in list(graph_module.graph.nodes):
+        norm = read_batch_norm(graph_module, node)
+        if norm is not None:
+            _decompose(graph_module, node, norm)
             rewrites += 1
     return rewrites
 
 
-def _decompose(graph_module: GraphModule, norm: Node) -> bool:
-    if any(user.target is not operator.getitem or user.args[1] != 0 for user in norm.users):
-        return False
-    gamma, beta, mean, var = (constant_of(graph_module, a) for a in norm.args[1:5])
-    if mean is None or var is None:
-        return False
-    if any(a is not None and c is None for a, c in zip(norm.args[1:3], (gamma, beta), strict=True)):
-        return False
-    source = norm.args[0]
-    assert isinstance(source, Node)
-    value = norm.meta["val"][0]
-    scale = torch.rsqrt(var.double() + float(norm.args[6]))  # type: ignore[arg-type]
-    scale = scale if gamma is None else scale * gamma.double()
-    shift = -mean.double() * scale
-    shift = shift if beta is None else shift + beta.double()
+def _decompose(graph_module: GraphModule, node: Node, norm: BatchNorm) -> None:
+    value = node.meta["val"][0]
     sizes = [-1] + [1] * (value.dim() - 2)
-    scale_node = add_constant(
-        graph_module, f"{norm.name}_scale", scale.reshape(sizes).to(value.dtype), before=norm
+    scale, shift = (
+        add_constant(
+            graph_module, f"{node.name}_{what}", each.reshape(sizes).to(value.dtype), before=node
+        )
+        for what, each in (("scale", norm.scale), ("shift", norm.shift()))
     )
-    shift_node = add_constant(
-        graph_module, f"{norm.name}_shift", shift.reshape(sizes).to(value.dtype), before=norm
-    )
-    with graph_module.graph.inserting_before(norm):
-        scaled = graph_module.graph.call_function(aten.mul.Tensor, (source, scale_node))
-        result = graph_module.graph.call_function(aten.add.Tensor, (scaled, shift_node))
-    for node in (scaled, result):
-        copy_origin(norm, node, value)
-    for user in list(norm.users):
-        user.replace_all_uses_with(result)
-        graph_module.graph.erase_node(user)
-    graph_module.graph.erase_node(norm)
-    return True
+    with graph_module.graph.inserting_before(node):
+        scaled = graph_module.graph.call_function(aten.mul.Tensor, (node.args[0], scale))
+        result = graph_module.graph.call_function(aten.add.Tensor, (scaled, shift))
+    for new in (scaled, result):
+        copy_origin(node, new, value)
+    replace_batch_norm(node, result)

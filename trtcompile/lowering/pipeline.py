@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from torch.fx import GraphModule
 
 from trtcompile.errors import LoweringError
+from trtcompile.lowering.batch_norm import BATCH_NORM
+from trtcompile.lowering.cast_bytes import cast_bytes
 from trtcompile.lowering.constants import drop_unused_constants
 from trtcompile.lowering.decompose_batch_norm import decompose_batch_norm
-from trtcompile.lowering.fold_batch_norm import BATCH_NORM, fold_batch_norm
+from trtcompile.lowering.fold_batch_norm import fold_batch_norm
 from trtcompile.lowering.fold_constants import fold_constants
 from trtcompile.lowering.name_tensors import name_tensors
 from trtcompile.lowering.remove_no_ops import remove_no_ops
 from trtcompile.lowering.reshape_views import reshape_views
 from trtcompile.lowering.retarget import retarget
+from trtcompile.lowering.settle_memory import settle_memory
+from trtcompile.lowering.split_fake_quantize import split_fake_quantize
 from trtcompile.settings import CompileSpec
 
 _log = logging.getLogger(__name__)
@@ -26,8 +30,11 @@ LoweringPass = Callable[[GraphModule, CompileSpec], int]
 #: In this order: no-ops hide patterns, so they go early; names come last, when the graph is settled.
 PIPELINE: tuple[LoweringPass, ...] = (
     retarget,  # lowering computes with constants, which are on the CPU
+    settle_memory,  # the other passes change strides
     reshape_views,  # copies that views need are no-ops
     remove_no_ops,
+    split_fake_quantize,  # before weights that are fake quantized would be folded to floats
+    cast_bytes,  # no copies between casts and moves any more
     fold_constants,  # weights computed from weights become constants that batch norm can be folded into
     fold_batch_norm,
     decompose_batch_norm,  # those that are left

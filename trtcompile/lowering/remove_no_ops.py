@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ _ASSERTIONS = {
 
 
 def remove_no_ops(graph_module: GraphModule, spec: CompileSpec) -> int:
-    """Removes copies, dropout, casts to the same type, and reshapes to the same shape.
+    """Removes copies, dropout, casts to the same type, reshapes to the same shape, and strides that are there already.
 
     Given::
 
@@ -67,19 +68,28 @@ def _is_no_op(node: Node) -> bool:
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
         return False
     if node.target in _COPIES:
-        return True
+        # That one reads memory, whose order is the copy's.
+        return all(user.target is not aten.as_strided.default for user in node.users)
     if node.target is aten.dropout.default:
         return node.args[2] is False
     if node.target is aten._to_copy.default:
         return before.dtype == after.dtype and before.device == after.device
     if node.target in _IDENTITY_IF_SAME_SHAPE:
-        return _same_shape(before, after)
+        return _equal(before.shape, after.shape)
+    if node.target is aten.as_strided.default:
+        return _equal(before.shape, after.shape) and _equal(_layout(before), _layout(after))
     return False
 
 
-def _same_shape(before: torch.Tensor, after: torch.Tensor) -> bool:
-    sizes: list[tuple[Any, Any]] = list(zip(before.shape, after.shape, strict=False))
+def _layout(x: torch.Tensor) -> list[Any]:
+    """Where the elements are in memory; the stride of a dimension of size 1 does not matter."""
+    strides = [n for n, size in zip(x.stride(), x.shape, strict=True) if str(size) != "1"]
+    return [x.storage_offset(), *strides]
+
+
+def _equal(before: Sequence[Any], after: Sequence[Any]) -> bool:
     # Comparing symbolic sizes would add guards, so only the very same symbol counts as equal.
-    return before.dim() == after.dim() and all(
-        a == b if isinstance(a, int) and isinstance(b, int) else str(a) == str(b) for a, b in sizes
+    return len(before) == len(after) and all(
+        a == b if isinstance(a, int) and isinstance(b, int) else str(a) == str(b)
+        for a, b in zip(before, after, strict=True)
     )

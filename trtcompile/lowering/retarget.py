@@ -29,9 +29,10 @@ def retarget(graph_module: GraphModule, spec: CompileSpec) -> int:
         z = zeros([3], device="cpu")
         y = add(x, z)
     """
-    for node in graph_module.graph.nodes:
-        if "val" in node.meta:
-            node.meta["val"] = pytree.tree_map_only(torch.Tensor, _on_cpu, node.meta["val"])
+    for one in _graphs(graph_module):
+        for node in one.graph.nodes:
+            if "val" in node.meta:
+                node.meta["val"] = pytree.tree_map_only(torch.Tensor, _on_cpu, node.meta["val"])
     return set_device(graph_module, _CPU)
 
 
@@ -41,6 +42,15 @@ def set_device(graph_module: GraphModule, device: torch.device) -> int:
     Returns:
         The number of operators that changed.
     """
+    return sum(_set_device(one, device) for one in _graphs(graph_module))
+
+
+def _graphs(graph_module: GraphModule) -> list[GraphModule]:
+    """The graph and the branches of ``torch.cond`` in it."""
+    return [m for m in graph_module.modules() if isinstance(m, GraphModule)]
+
+
+def _set_device(graph_module: GraphModule, device: torch.device) -> int:
     changed = 0
     for node in graph_module.graph.nodes:
         if node.op != "call_function":

@@ -14,27 +14,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import layer_name
+from trtcompile.ptq.movement import moved_values, only_moves
 
 aten = torch.ops.aten
-
-#: Operators that move or select values without changing them: Q on either side gives the same result.
-COMMUTING = frozenset(
-    {
-        aten.cat.default,
-        aten.clone.default,
-        aten.max_pool2d.default,
-        aten.max_pool3d.default,
-        aten.permute.default,
-        aten.reshape.default,
-        aten.select.int,
-        aten.slice.Tensor,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.transpose.int,
-        aten.unsqueeze.default,
-        aten.view.default,
-    }
-)
 
 #: Operators that TensorRT runs on INT8 when both sides are quantized.
 AVERAGING = frozenset({aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default})
@@ -176,9 +158,7 @@ def _place_averaging(node: Node, placement: Placement) -> None:
 def _leads_to_quantized(node: Node, placement: Placement) -> bool:
     if node in placement.readers:
         return True
-    return any(
-        user.target in COMMUTING and _leads_to_quantized(user, placement) for user in node.users
-    )
+    return any(only_moves(user) and _leads_to_quantized(user, placement) for user in node.users)
 
 
 def _place_chain_start(value: Node, taken: Collection[Node], placement: Placement) -> None:
@@ -190,11 +170,14 @@ def _place_chain_start(value: Node, taken: Collection[Node], placement: Placemen
     if set(value.users) != set(placement.readers[value]):
         return
     reader = value
-    while reader.target in COMMUTING and reader in taken and len(reader.all_input_nodes) == 1:
-        source = reader.all_input_nodes[0]
+    while only_moves(reader) and reader in taken:
+        moved = list(moved_values(reader))
+        if len(moved) != 1:
+            return
+        (source,) = moved
         if len(source.users) != 1 or not _is_floating(source):
             return
-        if source.target not in COMMUTING:
+        if not only_moves(source):
             placement.quantize(source, reader, f"start of the way to {layer_name(value)}")
             return
         reader = source
@@ -237,10 +220,8 @@ def _groups(graph_module: GraphModule, quantized: list[Node]) -> list[tuple[Node
         return node
 
     for node in graph_module.graph.nodes:
-        if node.target not in COMMUTING:
-            continue
-        for source in node.all_input_nodes:
-            if isinstance(source.meta.get("val"), torch.Tensor) and source.op != "get_attr":
+        if only_moves(node):
+            for source in moved_values(node):
                 parent[root(source)] = root(node)
     groups: dict[Node, list[Node]] = {}
     members_of_interest = set(quantized)

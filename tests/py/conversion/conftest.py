@@ -15,6 +15,12 @@ _HERE = Path(__file__).parent
 _BACKENDS = ("CPU", "CUDA", "Meta")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out the sweep, whose collection alone takes seconds, unless it is asked for."""
+    is_sweep = collection_path == _HERE / "test_sweep.py"
+    return True if is_sweep and not config.getoption("--sweep") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):

@@ -12,16 +12,23 @@ from checks import (
     SizeRange,
     assert_same,
     build_device,
+    can_run_engines,
     check_op,
     input_spec,
     partition_for_test,
     run_in_oracle,
+    samples_of,
 )
+from torch._dynamo.source import ConstantSource
+from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from trtcompile.conversion import convert
 from trtcompile.engine import build_engine
+from trtcompile.errors import UnsupportedGraphError
 from trtcompile.partition import judge
+from trtcompile.runtime.session import EngineSession
 from trtcompile.settings import CompileSpec
 
 
@@ -61,8 +68,13 @@ class Case:
             atol=self.tolerance,
             build=self.build,
             converts=self.target,
-            **self.options,
+            **self.all_options,
         )
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """The fields of ``CompileSpec`` to compile with."""
+        return _options_for(self.target) | dict(self.options)
 
 
 def case(
@@ -80,35 +92,55 @@ class GraphCase:
         target: the operator.
         form: what is special about the arguments.
         arguments: those of the operator; tensors become inputs of the graph.
+        build: whether an engine is built too.
+        dynamic: for each tensor among the arguments and each dimension the min, opt, and max size.
     """
 
     target: Any
     form: str
     arguments: tuple[Any, ...]
     build: bool = True
+    dynamic: Mapping[int, Mapping[int, SizeRange]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{target_name(self.target)}-{self.form}"
 
     def check(self) -> None:
         spec = CompileSpec(device=build_device(disable_tf32=True))
-        graph_module = graph_of(self.target, *self.arguments)
+        graph_module = graph_of(self.target, *self.arguments, dynamic=self.dynamic)
         reasons = [reason for reason in judge(graph_module, spec).values() if reason is not None]
         assert not reasons
         network = convert(graph_module)
-        inputs = [a for a in self.arguments if isinstance(a, torch.Tensor)]
-        expected = self.target(*self.arguments)
-        assert_same(run_in_oracle(network, inputs), [expected], 1e-5, 1e-5, "the oracle")
-        if self.build:
-            shapes = [(tuple(t.shape),) * 3 for t in inputs]
-            assert build_engine("operator", network, shapes, spec).plan
+        tensors = [a for a in self.arguments if isinstance(a, torch.Tensor)]
+        specs = [input_spec(x, self.dynamic.get(i, {})) for i, x in enumerate(tensors)]
+        shapes = tuple((s.min_shape, s.opt_shape, s.max_shape) for s in specs)
+        engine = build_engine("operator", network, [shapes], spec) if self.build else None
+        session = (
+            EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False)
+            if engine and can_run_engines()
+            else None
+        )
+        for inputs in samples_of(tensors, specs):
+            given = iter(inputs)
+            expected = self.target(
+                *(next(given) if isinstance(a, torch.Tensor) else a for a in self.arguments)
+            )
+            assert_same(run_in_oracle(network, inputs), [expected], 1e-5, 1e-5, "the oracle")
+            if session is not None:
+                got = [tensor.cpu() for tensor in session.run([x.cuda() for x in inputs])]
+                assert_same(got, [expected], 1e-4, 1e-4, "the engine")
 
 
-def graph_of(target: Callable[..., Any], *arguments: Any) -> GraphModule:
+def graph_of(
+    target: Callable[..., Any],
+    *arguments: Any,
+    dynamic: Mapping[int, Mapping[int, SizeRange]] | None = None,
+) -> GraphModule:
     """A graph that calls one operator: tensors of ``arguments`` are placeholders, the result is the output."""
     graph = Graph()
+    known = _with_symbolic_sizes(arguments, dynamic) if dynamic else arguments
     values = []
-    for argument in arguments:
+    for argument in known:
         if isinstance(argument, torch.Tensor):
             node = graph.placeholder(f"x{len(values)}")
             node.meta["val"] = argument
@@ -116,9 +148,30 @@ def graph_of(target: Callable[..., Any], *arguments: Any) -> GraphModule:
         else:
             values.append(argument)
     call = graph.call_function(target, tuple(values))
-    call.meta["val"] = target(*arguments)
+    call.meta["val"] = target(*known)
     graph.output((call,))
     return GraphModule(torch.nn.Module(), graph)
+
+
+def _with_symbolic_sizes(
+    arguments: Sequence[Any], dynamic: Mapping[int, Mapping[int, SizeRange]]
+) -> list[Any]:
+    """The arguments with tensors that have no values, and symbols for the sizes that are not known."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    known, count = [], 0
+    for argument in arguments:
+        if not isinstance(argument, torch.Tensor):
+            known.append(argument)
+            continue
+        ranges = dynamic.get(count, {})
+        kinds = [
+            DimDynamic.DYNAMIC if d in ranges else DimDynamic.STATIC for d in range(argument.dim())
+        ]
+        context = StatelessSymbolicContext(dynamic_sizes=kinds)
+        source = ConstantSource(f"x{count}")
+        known.append(mode.from_tensor(argument, symbolic_context=context, source=source))
+        count += 1
+    return known
 
 
 @dataclass(frozen=True)
@@ -146,12 +199,26 @@ class Refusal:
 
     def check(self) -> None:
         specs = [input_spec(x, self.dynamic.get(i, {})) for i, x in enumerate(self.inputs)]
-        _, partitioned, _ = partition_for_test(self.function, specs)
+        try:
+            _, partitioned, _ = partition_for_test(
+                self.function, specs, **_options_for(self.target)
+            )
+        except UnsupportedGraphError as error:  # quantization that TensorRT lacks is refused whole
+            if self.reason not in str(error):
+                raise
+            return
         verdicts = {n: r for n, r in partitioned.verdicts.items() if n.target is self.target}
         assert verdicts, f"no {self.target} among {[n.target for n in partitioned.verdicts]}"
         refused = [node for node, reason in verdicts.items() if self.reason in (reason or "")]
         assert refused, f"the verdicts are {list(verdicts.values())}"
         assert all(node not in partitioned.engine_of for node in refused)
+
+
+def _options_for(target: Any) -> dict[str, Any]:
+    """A model that comes quantized is compiled with INT8 only."""
+    if getattr(target, "namespace", None) != "quantized_decomposed":
+        return {}
+    return {"enabled_precisions": {torch.float, torch.int8}}
 
 
 def refusal(

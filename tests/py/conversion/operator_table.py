@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from checks import input_spec, partition_for_test
+from core_aten import STAYS_IN_PYTORCH, core_operators
 from operator_case import Case, GraphCase, Refusal, graph_of, target_name
 
 from trtcompile.conversion import REGISTRY, convert
@@ -26,6 +27,15 @@ some that are.
 
 | operator | forms | dynamic | layers | refused |
 |---|---|---|---|---|
+"""
+CORE_HEADER = """
+## Core ATen operators that stay in PyTorch
+
+PyTorch's [core ATen opset](https://docs.pytorch.org/docs/stable/torch.compiler_ir.html) has {count} overloads; these
+have no converter.
+
+| operator | reason |
+|---|---|
 """
 # They carry no work of the operator's own.
 UNINTERESTING = {"CONSTANT"}
@@ -45,10 +55,10 @@ def collected(kind: str) -> list[Any]:
 def layers_of(case: Case | GraphCase) -> list[str]:
     """The kinds of layers that a case becomes, in order of first use."""
     if isinstance(case, GraphCase):
-        network = convert(graph_of(case.target, *case.arguments))
+        network = convert(graph_of(case.target, *case.arguments, dynamic=case.dynamic))
     else:
         specs = [input_spec(x, case.dynamic.get(i, {})) for i, x in enumerate(case.inputs)]
-        _, partitioned, _ = partition_for_test(case.function, specs, **case.options)
+        _, partitioned, _ = partition_for_test(case.function, specs, **case.all_options)
         network = convert(partitioned.engines[0].graph_module)
     layers = (network.definition.get_layer(i) for i in range(network.definition.num_layers))
     return list(dict.fromkeys(layer.type.name for layer in layers))
@@ -58,7 +68,7 @@ def row(target: Any, cases: Iterable[Case | GraphCase], refusals: Iterable[Refus
     """One line of the table."""
     cases, refusals = list(cases), list(refusals)
     layers = [name for name in layers_of(cases[0]) if name not in UNINTERESTING]
-    is_dynamic = any(getattr(case, "dynamic", None) for case in cases)
+    is_dynamic = any(case.dynamic for case in cases)
     reasons = dict.fromkeys(refusal.reason for refusal in refusals)
     cells = (
         f"`{target_name(target)}`",
@@ -81,7 +91,14 @@ def table() -> str:
         )
         for target in sorted((c.target for c in REGISTRY), key=target_name)
     ]
-    return HEADER + "\n".join(lines) + "\n"
+    return HEADER + "\n".join(lines) + "\n" + core_section()
+
+
+def core_section() -> str:
+    """The operators of the core opset that have no converter."""
+    lines = [f"| `{target}` | {why} |" for target, why in STAYS_IN_PYTORCH.items()]
+    count = len(set(core_operators()))
+    return CORE_HEADER.format(count=count) + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

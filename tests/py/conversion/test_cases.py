@@ -13,8 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from checks import check_op
+from core_aten import STAYS_IN_PYTORCH, core_operators
 from operator_case import Case, GraphCase, Refusal, floats, target_name
-from operator_table import TABLE
+from operator_table import TABLE, core_section
 from torch import nn
 
 from trtcompile._tensorrt import trt
@@ -157,5 +158,13 @@ def _replace(monkeypatch: pytest.MonkeyPatch, target: Any, wrong: Callable[..., 
 
 
 def test_the_table_of_operators_is_complete() -> None:
-    listed = set(re.findall(r"^\| `([^`]+)`", TABLE.read_text(), flags=re.MULTILINE))
+    document = TABLE.read_text()
+    assert document.endswith(core_section()), "run operator_table.py"
+    table = document.removesuffix(core_section())
+    listed = set(re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE))
     assert listed == {target_name(target) for target in _TARGETS}, "run operator_table.py"
+
+
+def test_every_core_operator_has_a_converter_or_a_reason() -> None:
+    without = {operator for operator in core_operators() if operator not in _TARGETS}
+    assert without == set(STAYS_IN_PYTORCH)

@@ -148,13 +148,82 @@ CASES = [
     ),
     _case("1d_dynamic_length", 1, padding=1, dynamic={0: {2: (2, 9, 12)}}),
     _case("3d_dynamic", 3, padding=1, dynamic={0: {0: (1, 2, 3), 2: (2, 5, 7)}}),
+    *(
+        case(CONVOLUTION, f"weight_is_an_input_{form}", function, x, w, **fields)
+        for form, function, x, w, fields in (
+            ("1d", F.conv1d, floats(2, 4, 9), floats(6, 4, 3), {"build": False, "tolerance": 1e-4}),
+            ("2d", F.conv2d, _X, _W, {"tolerance": 1e-4}),
+            (
+                "3d",
+                F.conv3d,
+                floats(1, 2, 4, 5, 6),
+                floats(3, 2, 2, 3, 2),
+                {"build": False, "tolerance": 1e-4},
+            ),
+            (
+                "computed",
+                lambda x, w: F.conv2d(x, w.tanh() * 2, padding=1),
+                _X,
+                _W,
+                {"tolerance": 1e-4},
+            ),
+            (
+                "depthwise",
+                lambda x, w: F.conv2d(x, w[:4, :1], stride=2, groups=4),
+                _X,
+                _W,
+                {"tolerance": 1e-4},
+            ),
+            (
+                "transposed",
+                lambda x, w: F.conv_transpose2d(x, w[:4], stride=2),
+                _X,
+                _W,
+                {"tolerance": 1e-4},
+            ),
+            (
+                "dynamic",
+                F.conv2d,
+                _X,
+                _W,
+                {"dynamic": {0: {0: (1, 2, 4), 2: (5, 7, 9)}}, "tolerance": 1e-4},
+            ),
+            (
+                "fp16_network",
+                F.conv2d,
+                _X,
+                _W,
+                {
+                    "build": False,
+                    "tolerance": 2e-2,
+                    "options": {"enabled_precisions": {torch.float16, torch.float32}},
+                },
+            ),
+        )
+    ),
+    case(
+        CONVOLUTION,
+        "weight_and_bias_are_inputs",
+        F.conv2d,
+        _X,
+        _W,
+        floats(6),
+        tolerance=1e-4,
+        build=False,
+    ),
     case(CONVOLUTION, "weight_norm", weight_norm(_conv(2)), _X, tolerance=1e-4),
 ]
 
 _INTEGER_W = integers(6, 4, 3, 3)
 REFUSALS = [
     refusal(
-        CONVOLUTION, "weight_is_an_input", "the weight is computed at run time", F.conv2d, _X, _W
+        CONVOLUTION,
+        "weight_of_unknown_size",
+        "the size of the weight",
+        F.conv2d,
+        _X,
+        _W,
+        dynamic={1: {0: (2, 6, 8)}},
     ),
     refusal(
         CONVOLUTION,

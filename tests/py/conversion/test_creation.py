@@ -152,6 +152,13 @@ CASES: list[Case | GraphCase] = [
         dynamic=ROWS,
     ),
     case(
+        aten.empty_strided.default,
+        "filled",
+        lambda x: torch.empty_strided((x.shape[0], 3), (1, 7)).fill_(3) + x,
+        floats(2, 3),
+        dynamic={0: {0: (1, 2, 4)}},
+    ),
+    case(
         aten.empty_permuted.default,
         "filled",
         lambda x: torch.empty_like(x).fill_(3) + x,

@@ -28,9 +28,9 @@ def _relu_graph() -> GraphModule:
 
 
 def _builds(network: NetworkDefinition, *inputs: torch.Tensor) -> bool:
-    shapes = [(tuple(t.shape),) * 3 for t in inputs]
+    shapes = tuple((tuple(t.shape),) * 3 for t in inputs)
     spec = CompileSpec(device=build_device(disable_tf32=True))
-    return len(build_engine("engine", network, shapes, spec).plan) > 0
+    return len(build_engine("engine", network, [shapes], spec).plan) > 0
 
 
 def test_an_error_in_a_converter_names_node_source_and_way_out() -> None:

@@ -188,14 +188,25 @@ CASES = [
     ),
     case(aten.as_strided.default, "int64", lambda x: x.as_strided((2, 3), (3, 1)), integers(9)),
     case(aten.as_strided.default, "of_a_result", lambda x: (x * 2).as_strided((5,), (2,), 3), X),
+    *(
+        case(aten.as_strided.default, form, function, X, build=False)
+        for form, function in (
+            ("transposed", lambda x: x.mT.as_strided((2,), (1,), 3)),
+            ("part", lambda x: [x[1].as_strided((2,), (1,), 0), x[1].as_strided((2,), (1,))]),
+            ("of_a_transposed_result", lambda x: (x.mT * 2).as_strided((5,), (2,), 3)),
+        )
+    ),
     case(aten.view.dtype, "same", lambda x: (x + 1).view(torch.float32) * 2, X),
 ]
 
 REFUSALS = [
     refusal(
-        aten.as_strided.default, "transposed", "memory", lambda x: x.mT.as_strided((2,), (1,)), X
+        aten.as_strided.default,
+        "beside",
+        "memory",
+        lambda x: x.as_strided((2, 3), (1, 2), 0),
+        X[:1, :1, :2],
     ),
-    refusal(aten.as_strided.default, "part", "memory", lambda x: x[1].as_strided((2,), (1,), 0), X),
     refusal(
         aten.as_strided.default,
         "dynamic",

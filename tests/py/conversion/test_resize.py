@@ -169,16 +169,6 @@ REFUSALS = [
     refusal(
         NEAREST, "uint8", "uint8", partial(F.interpolate, scale_factor=2), X.abs().to(torch.uint8)
     ),
-    *(
-        refusal(
-            getattr(aten, f"_upsample_{mode}2d_aa").default,
-            "antialias",
-            "no converter",
-            partial(F.interpolate, size=(3, 3), mode=mode, antialias=True),
-            X,
-        )
-        for mode in ("bilinear", "bicubic")
-    ),
 ]
 
 

@@ -48,6 +48,13 @@ CASES = [
     ),
     case(
         aten.reshape.default,
+        "dynamic_repeated_heads",
+        lambda x: (x[:, :, None] * 2).expand(-1, -1, 2, -1, -1).reshape(x.shape[0], 4, -1, 3) + 1,
+        floats(2, 2, 4, 3),
+        dynamic={0: {0: (1, 2, 3), 2: (2, 4, 6)}},
+    ),
+    case(
+        aten.reshape.default,
         "views",
         lambda x: [x.unflatten(2, (2, -1)), x.flatten(), x.ravel(), x.view_as(x.flatten(1))],
         X,
@@ -246,6 +253,17 @@ CASES = [
     GraphCase(aten.clone.default, "static", (X,)),
     case(aten._to_copy.default, "float_to_int64", lambda x: x.long(), floats(3, 4) * 9),
     case(aten._to_copy.default, "float_to_int32", lambda x: x.int(), floats(3, 4) * 9),
+    *(
+        case(
+            aten._to_copy.default,
+            f"{name}_too_large_for_{wanted}".replace("torch.", ""),
+            lambda x, wanted=wanted: torch.where(x.abs() < 9e4, x.to(wanted), 7),
+            torch.tensor([-torch.inf, -1e38, -2.7, 0.0, 3.6, 1e38, torch.inf], dtype=dtype),
+            build=dtype == torch.float32,
+        )
+        for name, dtype in (("float", torch.float32), ("bfloat16", torch.bfloat16))
+        for wanted in (torch.int32, torch.int64)
+    ),
     case(aten._to_copy.default, "float_to_half", lambda x: x.half(), floats(3, 4)),
     case(aten._to_copy.default, "float_to_bfloat16", lambda x: x.bfloat16(), floats(3, 4)),
     case(aten._to_copy.default, "half_to_float", lambda x: x.float(), floats(3, 4).half()),

@@ -132,7 +132,7 @@ REFUSALS = [
         operator.getitem,
         "of_an_operator_in_pytorch",
         "runs in PyTorch",
-        lambda x: torch.kthvalue(x, 2)[0],
+        lambda x: torch.frexp(x)[0],
         X,
     ),
 ]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from operator_case import Case, Refusal, case, each, floats, integers, refusal
+from operator_case import Case, Refusal, case, each, floats, refusal
 from operator_samples import check_samples, each_sample
 
 aten = torch.ops.aten
@@ -96,8 +96,6 @@ REFUSALS = [
         dynamic={0: {0: (2, 4, 4000)}},
     ),
     refusal(aten.sort.stable, "stable", "stable", lambda x: x.sort(stable=True), X),
-    refusal(aten.median.dim, "any", "no converter", lambda x: x.median(1), X),
-    refusal(aten.mode.default, "any", "no converter", lambda x: x.mode(1), integers(3, 4)),
 ]
 
 

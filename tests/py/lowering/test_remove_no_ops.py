@@ -23,6 +23,7 @@ NOTHING: dict[str, Callable[[Tensor], Tensor]] = {
     "same view": lambda x: x.view(2, 3, 4),
     "same reshape": lambda x: x.reshape(2, -1, 4),
     "same expand": lambda x: x.expand(2, 3, 4),
+    "same strides": lambda x: x.as_strided((2, 3, 4), (12, 4, 1)),
 }
 
 
@@ -45,6 +46,8 @@ SOMETHING: dict[str, Callable[[Tensor], Tensor]] = {
     "view of equal rank": lambda x: x.view(2, 4, 3),
     "expand": lambda x: x[:, :1].expand(2, 3, 4),
     "add": lambda x: x + 0,
+    "strides": lambda x: x.as_strided((2, 3, 4), (1, 2, 6)),
+    "offset": lambda x: x[:, :, 1:].as_strided((2, 3, 3), (12, 4, 1), 0),
 }
 
 
@@ -93,6 +96,22 @@ def test_reshapes_with_a_dynamic_batch() -> None:
         for rows in (2, 5, 8):
             x = torch.randn(rows, 3, 4)
             torch.testing.assert_close(graph_module(x)[0], model(x))
+
+
+def test_strides_with_a_dynamic_batch() -> None:
+    """Pooling to one place sets the strides of the sizes that are 1."""
+    videos = Input(min_shape=(1, 2, 3, 4, 5), opt_shape=(2, 2, 3, 4, 5), max_shape=(4, 2, 3, 4, 5))
+
+    def model(x: Tensor) -> Tensor:
+        channels_last = torch.relu(x).permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
+        return nn.functional.adaptive_avg_pool3d(channels_last * 2, 1)
+
+    graph_module = capture_for_test(model, [videos]).graph_module
+    assert "aten.as_strided.default" in operators(graph_module)
+    run_pass(remove_no_ops, graph_module, CompileSpec())
+    assert "aten.as_strided.default" not in operators(graph_module)
+    x = torch.randn(3, 2, 3, 4, 5)
+    torch.testing.assert_close(graph_module(x)[0], model(x))
 
 
 def test_pools_to_the_size_that_is_there() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from ptq.placed import conv, image, placed
@@ -125,3 +128,80 @@ def test_a_chain_through_pytorch_is_quantized_only_behind_it() -> None:
     model = nn.Sequential(conv(8, 8), nn.ReLU(), nn.MaxPool2d(2), conv(8, 8))
     result = placed(model, [image()], torch_executed_ops={"aten.max_pool2d"})
     assert result.readers == {"input_0": ["convolution"], "max_pool2d": ["convolution_1"]}
+
+
+MOVEMENTS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "roll": (lambda x: x.roll((1, 2), (2, 3)), ["roll"]),
+    "repeat": (lambda x: x.repeat(1, 1, 2, 1), ["repeat"]),
+    "flip": (lambda x: x.flip(3), ["flip"]),
+    "expand": (lambda x: x[:1].expand(3, -1, -1, -1), ["expand"]),
+    "index_select": (lambda x: x.index_select(1, torch.arange(7, -1, -1)), ["index_select"]),
+    "zero padding": (lambda x: F.pad(x, (1, 0, 2, 1)), ["constant_pad_nd"]),
+    "reflection": (lambda x: F.pad(x, (1, 0, 2, 1), "reflect"), ["reflection_pad2d"]),
+    "replication": (lambda x: F.pad(x, (1, 0, 2, 1), "replicate"), ["replication_pad2d"]),
+    "circular": (lambda x: F.pad(x, (1, 0, 2, 1), "circular"), ["_pad_circular"]),
+    "channel shuffle": (lambda x: F.channel_shuffle(x, 2), ["reshape_1"]),
+    "pixels": (lambda x: F.pixel_shuffle(x.repeat(1, 4, 1, 1), 2), ["reshape_1"]),
+}
+
+
+class Moved(nn.Module):
+    """What a convolution gives, moved to another one."""
+
+    def __init__(self, move: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.before, self.move, self.after = conv(8, 8), move, conv(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.move(torch.relu(self.before(x))))
+
+
+@pytest.mark.parametrize("name", MOVEMENTS)
+def test_what_is_only_moved_keeps_its_scale(name: str) -> None:
+    move, (moved,) = MOVEMENTS[name]
+    result = placed(Moved(move), [image()])
+    first = next(reader for value, (reader, *_) in result.readers.items() if value == "relu")
+    assert result.readers == {
+        "input_0": ["convolution"],
+        moved: ["convolution_1"],
+        "relu": [first],
+    }
+    assert result.shared == [("relu", moved)]
+
+
+def test_padding_with_another_value_has_a_scale_of_its_own() -> None:
+    result = placed(Moved(lambda x: F.pad(x, (1, 1), value=9.0)), [image()])
+    assert result.readers == {"input_0": ["convolution"], "constant_pad_nd": ["convolution_1"]}
+    assert result.shared == []
+
+
+class Halves(nn.Module):
+    """Both halves of a value are convolved, as in ShuffleNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = conv(4, 4), conv(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        left, right = torch.relu(x).chunk(2, 1)
+        return self.left(left), self.right(right)
+
+
+def test_parts_of_one_value_share_its_scale() -> None:
+    result = placed(Halves(), [image()])
+    assert result.readers == {"getitem": ["convolution"], "getitem_1": ["convolution_1"]}
+    assert result.shared == [("getitem", "getitem_1")]
+
+
+def test_indices_have_no_scale() -> None:
+    class Picked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.after = conv(8, 4)
+
+        def forward(self, x: Tensor, places: Tensor) -> Tensor:
+            return self.after(torch.relu(x).index_select(1, places))
+
+    result = placed(Picked(), [image(), torch.arange(8)])
+    assert result.readers == {"index_select": ["convolution"], "relu": ["index_select"]}
+    assert result.shared == [("relu", "index_select")]

@@ -14,7 +14,7 @@ from trtcompile.conversion.registry import converter
 aten = torch.ops.aten
 
 
-def _extreme(net: Network, x: ITensor, operation: str, dim: int) -> tuple[ITensor, ITensor]:
+def extreme(net: Network, x: ITensor, operation: str, dim: int) -> tuple[ITensor, ITensor]:
     """The value and the index (INT64) of the first largest (MAX) or smallest (MIN) element; sizes stay, as 1.
 
     The first NaN goes before all numbers, as in PyTorch. TopK leaves the order of equal values and of NaN open.
@@ -47,7 +47,7 @@ def _of_dim(operation: str) -> Callable[[Network, TensorLike, int, bool], tuple[
         x = net.tensor(self, torch.int32 if dtype == torch.bool else dtype)
         if net.rank(x) == 0:
             return net.cast(x, dtype), net.tensor(0, torch.int64)
-        value, index = _extreme(net, x, operation, dim)
+        value, index = extreme(net, x, operation, dim)
         if not keepdim:
             value, index = net.squeeze(value, [dim]), net.squeeze(index, [dim])
         return net.cast(value, dtype), index
@@ -66,9 +66,9 @@ def _argument(operation: str) -> Callable[[Network, TensorLike, int | None, bool
         if rank == 0:
             return net.tensor(0, torch.int64)
         if dim is None:
-            _, index = _extreme(net, net.reshape(x, [-1]), operation, 0)
+            _, index = extreme(net, net.reshape(x, [-1]), operation, 0)
             return net.reshape(index, [1] * rank if keepdim else [])
-        _, index = _extreme(net, x, operation, dim)
+        _, index = extreme(net, x, operation, dim)
         return index if keepdim else net.squeeze(index, [dim])
 
     return convert

@@ -75,19 +75,22 @@ def _softmax(net: Network, x: ITensor) -> ITensor:
 
 
 def _rows_that_read(net: Network, mask: TensorLike) -> TensorLike | None:
-    """Which queries read any key: of the others PyTorch makes zeros. None where a constant mask has no others."""
+    """Which queries read any key: of the others PyTorch makes zeros. None where a constant mask has no others.
+
+    Each value of a mask is compared by itself: of a row of infinities TensorRT's maximum is the least finite number.
+    """
     if isinstance(mask, torch.Tensor):
         allowed = mask if mask.dtype == torch.bool else mask != -math.inf
         rows = allowed.any(-1, keepdim=True)
         return None if bool(rows.all()) else rows
     mask = net.expand_rank(mask, 2)
-    if net.dtype_of(mask) == torch.bool:  # TensorRT reduces no bools
-        mask = net.cast(mask, torch.int32)
-        nothing: float = 0
-    else:
-        nothing = -math.inf
-    best = net.reduce(mask, trt.ReduceOperation.MAX, [-1], True)
-    return net.elementwise(best, nothing, trt.ElementWiseOperation.GREATER, net.dtype_of(mask))
+    dtype, operation = net.dtype_of(mask), trt.ElementWiseOperation
+    if dtype.is_floating_point:
+        hidden = net.elementwise(mask, torch.finfo(dtype).min, operation.LESS, dtype)
+        mask = net.unary(hidden, trt.UnaryOperation.NOT)
+    count = net.cast(mask, torch.int32)  # TensorRT reduces no bools
+    best = net.reduce(count, trt.ReduceOperation.MAX, [-1], True)
+    return net.elementwise(best, 0, operation.GREATER, torch.int32)
 
 
 def _causal_mask(net: Network, rows: Size, columns: Size) -> TensorLike:

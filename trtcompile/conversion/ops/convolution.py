@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def supports_convolution(node: Node, spec: CompileSpec) -> str | None:
-    """TensorRT convolves floating point over 1 (as 2), 2, or 3 spatial dimensions, with a constant kernel."""
+    """TensorRT convolves floating point over 1 (as 2), 2, or 3 spatial dimensions."""
     x, weight = node.args[:2]
     rank = _rank(x)
     if rank is None or rank not in (3, 4, 5) or _rank(weight) != rank:
@@ -25,16 +25,10 @@ def supports_convolution(node: Node, spec: CompileSpec) -> str | None:
         return "stride, padding, or dilation is not a constant"
     if not node.meta["val"].dtype.is_floating_point:
         return f"TensorRT convolves floating-point tensors, not {node.meta['val'].dtype}"
-    if isinstance(weight, Node) and not _is_constant(weight):
-        return "the weight is computed at run time; TensorRT convolves with constants"
+    sizes = weight.meta["val"].shape if isinstance(weight, Node) else ()
+    if any(not isinstance(size, int) for size in sizes):
+        return "the size of the weight is only known at run time"
     return None
-
-
-def _is_constant(node: Node) -> bool:
-    """Whether the value is known when compiling: a weight, or Q/DQ or a cast of one."""
-    if node.op != "call_function":
-        return node.op == "get_attr"
-    return bool(node.all_input_nodes) and all(map(_is_constant, node.all_input_nodes))
 
 
 def _rank(value: object) -> int | None:

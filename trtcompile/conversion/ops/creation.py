@@ -90,6 +90,20 @@ def aten_empty_permuted(
     return _filled(net, size, 0)
 
 
+@converter(aten.empty_strided.default)
+def aten_empty_strided(
+    net: Network,
+    size: Sequence[Size],
+    stride: Sequence[Size],
+    dtype: torch.dtype | None,
+    layout: object,
+    device: object,
+    pin_memory: object,
+) -> ITensor:
+    """empty_strided(SymInt[] size, SymInt[] stride, *, dtype=None, ..., pin_memory=None) -> Tensor"""
+    return _filled(net, size, 0)
+
+
 @converter(aten.scalar_tensor.default)
 def aten_scalar_tensor(
     net: Network,

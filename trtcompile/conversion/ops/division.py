@@ -97,8 +97,6 @@ def _crosses_zero(net: Network, rest: ITensor, b: ITensor) -> ITensor:
 
 def _remainder(net: Network, a: ITensor, b: ITensor) -> ITensor:
     """The rest of ``a`` by ``b`` with the sign of ``b``, as in Python."""
-    if not net.dtype_of(a).is_floating_point:
-        return _op(net, a, "SUB", _op(net, _op(net, a, "FLOOR_DIV", b), "PROD", b))
     rest = _fmod(net, a, b)
     return net.select(_crosses_zero(net, rest, b), _op(net, rest, "SUM", b), rest)
 
@@ -106,7 +104,10 @@ def _remainder(net: Network, a: ITensor, b: ITensor) -> ITensor:
 def _floor_divide(net: Network, a: ITensor, b: ITensor) -> ITensor:
     """The greatest whole number up to the exact quotient, as in Python: 1.0 // 0.1 is 9."""
     if not net.dtype_of(a).is_floating_point:
-        return _op(net, a, "FLOOR_DIV", b)
+        # Not FLOOR_DIV, which TensorRT computes in FP32: of INT64 it gives 24 bits.
+        quotient = _op(net, a, "DIV", b)
+        down = _crosses_zero(net, _fmod(net, a, b), b)
+        return net.select(down, _op(net, quotient, "SUB", 1), quotient)
     quotient, rest = _op(net, a, "DIV", b), _fmod(net, a, b)
     whole = net.unary(_op(net, _op(net, a, "SUB", rest), "DIV", b), trt.UnaryOperation.ROUND)
     whole = net.select(_crosses_zero(net, rest, b), _op(net, whole, "SUB", 1), whole)

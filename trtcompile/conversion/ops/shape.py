@@ -149,4 +149,15 @@ def aten__to_copy(
         return net.unary(
             net.elementwise(x, zero, trt.ElementWiseOperation.EQUAL), trt.UnaryOperation.NOT
         )
+    if wanted in (torch.int32, torch.int64) and net.dtype_of(x).is_floating_point:
+        x = _within(net, x, wanted)
     return net.cast(x, wanted)
+
+
+def _within(net: Network, x: ITensor, integers: torch.dtype) -> ITensor:
+    """Numbers that fit ``integers``: what TensorRT makes of others is not defined; CUDA saturates as well."""
+    dtype = net.dtype_of(x)
+    lowest = torch.tensor(torch.iinfo(integers).min, dtype=dtype).clamp(min=torch.finfo(dtype).min)
+    highest = (-lowest).nextafter(torch.zeros((), dtype=dtype))  # the largest integer rounds up
+    x = net.elementwise(x, lowest, trt.ElementWiseOperation.MAX)
+    return net.elementwise(x, highest, trt.ElementWiseOperation.MIN)

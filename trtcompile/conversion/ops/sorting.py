@@ -23,7 +23,8 @@ _LARGEST_K = 3840
 _DIMS_OF_TOP_K = 4
 
 
-def _supports_count(k: Any) -> str | None:
+def supports_count(k: Any) -> str | None:
+    """Whether TensorRT gives so many elements in order."""
     if highest(k) > _LARGEST_K:
         return f"TensorRT gives at most {_LARGEST_K} elements in order, not {k}"
     if lowest(k) < 1:
@@ -31,7 +32,7 @@ def _supports_count(k: Any) -> str | None:
     return None
 
 
-def _top_k(net: Network, x: ITensor, k: Size, dim: int, largest: bool) -> list[ITensor]:
+def top_k(net: Network, x: ITensor, k: Size, dim: int, largest: bool) -> list[ITensor]:
     """Values, best first, and their indices."""
     rank, dtype = net.rank(x), net.dtype_of(x)
     x = net.tensor(x, torch.int32 if dtype == torch.bool else dtype)
@@ -61,7 +62,7 @@ def _top_k(net: Network, x: ITensor, k: Size, dim: int, largest: bool) -> list[I
 
 
 def _supports_top_k(node: Node, spec: CompileSpec) -> str | None:
-    return _supports_count(arguments_of(node)["k"])
+    return supports_count(arguments_of(node)["k"])
 
 
 @converter(aten.topk.default, supports=_supports_top_k)
@@ -74,7 +75,7 @@ def aten_topk(
     sorted: bool,
 ) -> list[ITensor]:
     """topk(Tensor self, SymInt k, int dim=-1, ...) -> (Tensor values, Tensor indices)"""
-    return _top_k(net, net.tensor(self), k, dim, largest)
+    return top_k(net, net.tensor(self), k, dim, largest)
 
 
 def _supports_sort(node: Node, spec: CompileSpec) -> str | None:
@@ -84,12 +85,12 @@ def _supports_sort(node: Node, spec: CompileSpec) -> str | None:
         user.target is not operator.getitem or user.args[1] != 0 for user in node.users
     ):
         return "TensorRT gives equal elements in no defined order, and the sort is to be stable"
-    return _supports_count(x.shape[given["dim"]] if x.dim() else 1)
+    return supports_count(x.shape[given["dim"]] if x.dim() else 1)
 
 
 def _sort(net: Network, x: ITensor, dim: int, descending: bool) -> list[ITensor]:
     size = net.size(x, dim) if net.rank(x) else 1
-    return _top_k(net, x, size, dim, descending)
+    return top_k(net, x, size, dim, descending)
 
 
 @converter(aten.sort.default, supports=_supports_sort)

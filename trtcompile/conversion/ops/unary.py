@@ -122,7 +122,7 @@ def aten_exp2(net: Network, self: TensorLike) -> ITensor:
     return net.elementwise(2.0, self, trt.ElementWiseOperation.POW, net.result_dtypes[0])
 
 
-def _series(net: Network, x: ITensor, coefficients: Sequence[float]) -> ITensor:
+def polynomial(net: Network, x: ITensor, coefficients: Sequence[float]) -> ITensor:
     """The FP32 polynomial with these coefficients, the constant one first."""
     operation = trt.ElementWiseOperation
     result: TensorLike = coefficients[-1]
@@ -147,7 +147,7 @@ def aten_expm1(net: Network, self: TensorLike) -> ITensor:
     """expm1(Tensor self) -> Tensor"""
     operation, wide = trt.ElementWiseOperation, torch.float32
     x = net.tensor(self, wide)
-    taylor = _series(net, x, [1 / math.factorial(k) for k in range(1, 9)])
+    taylor = polynomial(net, x, [1 / math.factorial(k) for k in range(1, 9)])
     small = net.elementwise(taylor, x, operation.PROD)
     large = net.elementwise(net.unary(x, trt.UnaryOperation.EXP), 1, operation.SUB, wide)
     return _where_small(net, x, small, large)
@@ -161,7 +161,7 @@ def aten_log1p(net: Network, self: TensorLike) -> ITensor:
     # log(1 + x) = 2 artanh(x / (2 + x)), whose series converges faster than that of the logarithm.
     ratio = net.elementwise(x, net.elementwise(x, 2, operation.SUM, wide), operation.DIV)
     square = net.elementwise(ratio, ratio, operation.PROD)
-    series = _series(net, square, [2 / (2 * k + 1) for k in range(6)])
+    series = polynomial(net, square, [2 / (2 * k + 1) for k in range(6)])
     small = net.elementwise(series, ratio, operation.PROD)
     large = net.unary(net.elementwise(x, 1, operation.SUM, wide), trt.UnaryOperation.LOG)
     return _where_small(net, x, small, large)
