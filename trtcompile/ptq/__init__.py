@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from trtcompile.ptq.algorithms import CalibrationAlgo
 from trtcompile.ptq.calibrators import CacheCalibrator, Calibrator, DataLoaderCalibrator
+from trtcompile.ptq.native_classes import (
+    IInt8Calibrator,
+    IInt8EntropyCalibrator,
+    IInt8EntropyCalibrator2,
+    IInt8LegacyCalibrator,
+    IInt8MinMaxCalibrator,
+)
 from trtcompile.ptq.table import CalibrationTable
 
 __all__ = [
@@ -12,4 +19,9 @@ __all__ = [
     "CalibrationTable",
     "Calibrator",
     "DataLoaderCalibrator",
+    "IInt8Calibrator",
+    "IInt8EntropyCalibrator",
+    "IInt8EntropyCalibrator2",
+    "IInt8LegacyCalibrator",
+    "IInt8MinMaxCalibrator",
 ]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
 
 import numpy as np
 
 from trtcompile.errors import CalibrationError, SettingsError
 from trtcompile.ptq.entropy import entropy_amax
 from trtcompile.ptq.histogram import AbsHistogram
+from trtcompile.ptq.mse import mse_amax
+from trtcompile.ptq.percentile import percentile_amax
 
 INT8_MAX = 127
 
@@ -24,12 +29,20 @@ MAX_SCALE = float(np.finfo(np.float32).max)
 
 
 class CalibrationAlgo(enum.Enum):
-    """How the range of a tensor is chosen; the value is its name in TensorRT's cache files."""
+    """How the range of a tensor is chosen; the value is its name in cache files.
+
+    The first four are TensorRT's own. TensorRT observes tensors before it fuses layers for
+    ENTROPY_CALIBRATION_2 and MINMAX_CALIBRATION, and after it for the other two. The tensors that
+    trtcompile observes are those between fused layers, for all algorithms, so the two entropy
+    calibrations choose the same ranges.
+    """
 
     ENTROPY_CALIBRATION = "EntropyCalibration"
     ENTROPY_CALIBRATION_2 = "EntropyCalibration2"
     LEGACY_CALIBRATION = "LegacyCalibration"
     MINMAX_CALIBRATION = "MinMaxCalibration"
+    PERCENTILE_CALIBRATION = "PercentileCalibration"
+    MSE_CALIBRATION = "MSECalibration"
 
 
 def minmax_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
@@ -37,35 +50,86 @@ def minmax_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
     return [histogram.amax for histogram in histograms]
 
 
-_AMAX: dict[CalibrationAlgo, Callable[[Sequence[AbsHistogram]], list[float]]] = {
-    CalibrationAlgo.ENTROPY_CALIBRATION_2: entropy_amax,
-    CalibrationAlgo.MINMAX_CALIBRATION: minmax_amax,
+@dataclass(frozen=True)
+class _Algorithm:
+    """A function from histograms to amax, and its options: their defaults and what they may be."""
+
+    amax: Callable[..., list[float]]
+    options: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+_ALGORITHMS: Mapping[CalibrationAlgo, _Algorithm] = {
+    CalibrationAlgo.ENTROPY_CALIBRATION: _Algorithm(entropy_amax),
+    CalibrationAlgo.ENTROPY_CALIBRATION_2: _Algorithm(entropy_amax),
+    CalibrationAlgo.MINMAX_CALIBRATION: _Algorithm(minmax_amax),
+    CalibrationAlgo.PERCENTILE_CALIBRATION: _Algorithm(
+        percentile_amax, {"percentile": 99.99}, {"percentile": (0.0, 100.0)}
+    ),
+    CalibrationAlgo.MSE_CALIBRATION: _Algorithm(mse_amax),
 }
 
 
-def amax_of(histograms: Sequence[AbsHistogram], algo: CalibrationAlgo) -> list[float]:
+def amax_of(
+    histograms: Sequence[AbsHistogram],
+    algo: CalibrationAlgo,
+    options: Mapping[str, float] | None = None,
+) -> list[float]:
     """The largest absolute value that INT8 is to represent, for each histogram.
 
+    Args:
+        histograms: of absolute values.
+        algo: the algorithm.
+        options: its options; those left out have their defaults.
+
     Raises:
+        SettingsError: the algorithm has no such option, or not with that value.
         CalibrationError: the algorithm is not implemented, or a histogram was shown NaN or
             infinity.
     """
-    check_implemented(algo)
-    return _AMAX[algo](histograms)
+    checked = options_of(algo, options)
+    return _ALGORITHMS[algo].amax(histograms, **checked)
 
 
-def check_implemented(algo: object) -> None:
-    """Refuses what is not an algorithm that ``amax_of`` can run.
+def options_of(algo: object, options: object = None) -> Mapping[str, float]:
+    """Every option of an algorithm, with the given values or its default.
 
     Raises:
-        SettingsError: ``algo`` is not a ``CalibrationAlgo``.
+        SettingsError: ``algo`` is not a ``CalibrationAlgo``, or ``options`` is no dictionary of its
+            options with allowed values.
         CalibrationError: the algorithm is not implemented.
     """
-    names = " or ".join(f"CalibrationAlgo.{known.name}" for known in _AMAX)
+    names = ", ".join(f"CalibrationAlgo.{known.name}" for known in _ALGORITHMS)
     if not isinstance(algo, CalibrationAlgo):
-        raise SettingsError(f"algo_type is {algo!r}, not a CalibrationAlgo. Use {names}.")
-    if algo not in _AMAX:
-        raise CalibrationError(f"CalibrationAlgo.{algo.name} is not implemented yet. Use {names}.")
+        raise SettingsError(f"algo_type is {algo!r}, not a CalibrationAlgo. Use one of {names}.")
+    if algo not in _ALGORITHMS:
+        raise CalibrationError(
+            f"CalibrationAlgo.{algo.name} is not implemented yet. Use one of {names}."
+        )
+    given = {} if options is None else options
+    if not isinstance(given, Mapping):
+        raise SettingsError(
+            f"algo_options is {options!r}. Give a dictionary such as {{'percentile': 99.9}}, or None."
+        )
+    algorithm = _ALGORITHMS[algo]
+    for name, value in given.items():
+        _check_option(algo, name, value)
+    return MappingProxyType(
+        {name: float(given.get(name, default)) for name, default in algorithm.options.items()}
+    )
+
+
+def _check_option(algo: CalibrationAlgo, name: object, value: object) -> None:
+    limits = _ALGORITHMS[algo].limits
+    if name not in limits:
+        near = get_close_matches(str(name), limits, n=1, cutoff=0)
+        has = f"Did you mean {near[0]!r}?" if near else "It has none: leave algo_options out."
+        raise SettingsError(f"CalibrationAlgo.{algo.name} has no option {name!r}. {has}")
+    low, high = limits[str(name)]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
+        raise SettingsError(
+            f"algo_options has {name} {value!r}. Use a number above {low:g} and up to {high:g}."
+        )
 
 
 def scale_of(amax: float) -> float:

@@ -186,6 +186,7 @@ def _format_sidecar(table: CalibrationTable, provenance: Provenance, text: bytes
         "format": SIDECAR_FORMAT,
         "cache_sha256": hashlib.sha256(text).hexdigest(),
         "algorithm": table.algo.value,
+        "algorithm_options": dict(provenance.algo_options),
         "graph_hash": provenance.graph_hash,
         "samples": provenance.samples,
         "tensors": {
@@ -214,6 +215,7 @@ def _parse_sidecar(data: bytes, source: str, text: bytes) -> Provenance | None:
             fingerprints={name: str(entry["fingerprint"]) for name, entry in tensors.items()},
             amax={name: float(entry["amax"]) for name, entry in tensors.items()},
             samples=int(content["samples"]),
+            algo_options={k: float(v) for k, v in content.get("algorithm_options", {}).items()},
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise CalibrationError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trtcompile.errors import CalibrationError, CalibrationWarning
-from trtcompile.ptq.algorithms import CalibrationAlgo
-from trtcompile.ptq.cache_file import read_cache
+from trtcompile.ptq.algorithms import CalibrationAlgo, options_of
+from trtcompile.ptq.cache_file import CachedTable, read_cache
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable, Provenance
 
@@ -16,27 +16,63 @@ _LISTED = 5
 
 
 def table_from_cache(
-    cache_file: Path, request: CalibrationRequest, algo: CalibrationAlgo
+    cache_file: Path,
+    request: CalibrationRequest,
+    algo: CalibrationAlgo,
+    algo_options: Mapping[str, float] | None = None,
 ) -> CalibrationTable:
-    """Reads the scales that a request needs from a cache file; other names in it do not matter.
+    """Reads the scales that a request needs from a cache file.
+
+    Args:
+        cache_file: the text; its sidecar lies beside it.
+        request: the tensors that need scales.
+        algo: the algorithm that the scales must have been chosen with.
+        algo_options: its options, where the sidecar tells them; None for whatever they were.
+
+    Raises:
+        CalibrationError: the file is unreadable or corrupted, or does not fit; see ``matched_table``.
+    """
+    source = f"The calibration cache {str(cache_file)!r}"
+    return matched_table(read_cache(cache_file), source, request, algo, algo_options)
+
+
+def matched_table(
+    cached: CachedTable,
+    source: str,
+    request: CalibrationRequest,
+    algo: CalibrationAlgo,
+    algo_options: Mapping[str, float] | None = None,
+) -> CalibrationTable:
+    """The scales that a request needs out of those of a cache; other names in it do not matter.
 
     With a sidecar, each tensor's fingerprint must be the request's. Without one, or where it
     describes another text, the names must all be there, and a ``CalibrationWarning`` says that
     nothing else could be verified.
 
+    Args:
+        cached: what the cache holds.
+        source: names it in messages, at the start of a sentence.
+        request: the tensors that need scales.
+        algo: the algorithm that the scales must have been chosen with.
+        algo_options: its options, where the sidecar tells them; None for whatever they were.
+
     Raises:
-        CalibrationError: the file is unreadable or corrupted, was made with another algorithm or
-            for another model, lacks tensors, or gives different scales to tensors that must share
-            one.
+        CalibrationError: it was made with another algorithm or other options or for another model,
+            lacks tensors, or gives different scales to tensors that must share one.
     """
-    cached = read_cache(cache_file)
-    source = f"The calibration cache {str(cache_file)!r}"
     if cached.table.algo is not algo:
         raise CalibrationError(
             f"{source} was made with {cached.table.algo.name}, not {algo.name}. Pass "
             f"algo_type=CalibrationAlgo.{cached.table.algo.name}, or calibrate again."
         )
     provenance = cached.table.provenance
+    if provenance is not None and algo_options is not None:
+        used = options_of(algo, provenance.algo_options)
+        if used != algo_options:
+            raise CalibrationError(
+                f"{source} was made with the algo_options {dict(used)}, not {dict(algo_options)}. Pass those, or "
+                "calibrate again."
+            )
     missing = [name for name in request.names if name not in cached.table]
     if provenance is not None:
         changed = [
@@ -81,6 +117,7 @@ def _restricted(provenance: Provenance | None, request: CalibrationRequest) -> P
         fingerprints={name: provenance.fingerprints[name] for name in request.names},
         amax={name: provenance.amax[name] for name in request.names},
         samples=provenance.samples,
+        algo_options=provenance.algo_options,
     )
 
 

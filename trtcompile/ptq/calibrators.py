@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import Dataset
 
 from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
-from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, check_implemented, scale_of
+from trtcompile.ptq import processes
+from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, options_of, scale_of
 from trtcompile.ptq.cache_file import check_can_write, write_cache
 from trtcompile.ptq.cache_match import table_from_cache
 from trtcompile.ptq.collect import Statistics, collect
@@ -51,11 +52,17 @@ class DataLoaderCalibrator(Calibrator):
             nothing.
         use_cache: reads the scales from ``cache_file`` if it exists, instead of running the data.
         algo_type: how scales are chosen.
+        algo_options: numbers that the algorithm takes, such as ``{"percentile": 99.9}`` for
+            PERCENTILE_CALIBRATION (default 99.99); None for its defaults.
         device: where to run the model: a ``torch.device``, its name, or None for where the engine
             will run if that is possible, else the CPU. A CUDA device on a machine without CUDA is a
             ``CalibrationWarning``, and the CPU is used.
         max_batches: how many batches of the loader to use; None for all.
         progress: whether to show progress on stderr; None shows it on a terminal.
+        distributed: merges the statistics of all processes of ``torch.distributed``'s default
+            group. Each process compiles the same model, and gives a loader of its part of the
+            data, such as one with a ``DistributedSampler``; all get the same scales, and the first
+            writes the cache.
 
     Raises:
         SettingsError: an argument has the wrong type or value.
@@ -69,13 +76,15 @@ class DataLoaderCalibrator(Calibrator):
         cache_file: str | os.PathLike[str] | None = None,
         use_cache: bool = False,
         algo_type: CalibrationAlgo = CalibrationAlgo.ENTROPY_CALIBRATION_2,
+        algo_options: Mapping[str, float] | None = None,
         device: torch.device | str | None = None,
         max_batches: int | None = None,
         progress: bool | None = None,
+        distributed: bool = False,
     ) -> None:
         _check_dataloader(dataloader)
-        check_implemented(algo_type)
         _check_bool("use_cache", use_cache)
+        _check_bool("distributed", distributed)
         if progress is not None:
             _check_bool("progress", progress)
         if use_cache and cache_file is None:
@@ -93,9 +102,11 @@ class DataLoaderCalibrator(Calibrator):
         self.cache_file = None if cache_file is None else _as_path(cache_file)
         self.use_cache = use_cache
         self.algo_type = algo_type
+        self.algo_options = dict(options_of(algo_type, algo_options))
         self.device = _as_device(device)
         self.max_batches = max_batches
         self.progress = progress
+        self.distributed = distributed
         self._last: tuple[Statistics, _Tensors] | None = None
 
     def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
@@ -105,34 +116,52 @@ class DataLoaderCalibrator(Calibrator):
             CalibrationError: the data or the cache cannot be used, or the cache cannot be written.
         """
         self._last = None
+        if self.distributed:
+            processes.check_initialized()
         if self.cache_file is not None:
-            if self.use_cache and self.cache_file.exists():
-                return table_from_cache(self.cache_file, request, self.algo_type)
+            if self.use_cache and self._exists(self.cache_file):
+                return table_from_cache(self.cache_file, request, self.algo_type, self.algo_options)
             check_can_write(self.cache_file)
-        statistics = collect(
-            request,
-            with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
-            device=_usable_device(self.device, request.device),
-        )
+
+        def run() -> Statistics:
+            return collect(
+                request,
+                with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
+                device=_usable_device(self.device, request.device),
+            )
+
+        statistics = processes.merged_statistics(run) if self.distributed else run()
         self._last = statistics, _Tensors(request)
         table = self.table()
-        if self.cache_file is not None:
+        if self.cache_file is not None and (not self.distributed or processes.is_the_first()):
             write_cache(self.cache_file, table)
         return table
 
-    def table(self, algo: CalibrationAlgo | None = None) -> CalibrationTable:
+    def _exists(self, cache_file: Path) -> bool:
+        exists = cache_file.exists()
+        return bool(processes.of_the_first(exists)) if self.distributed else exists
+
+    def table(
+        self,
+        algo: CalibrationAlgo | None = None,
+        algo_options: Mapping[str, float] | None = None,
+    ) -> CalibrationTable:
         """The scales that an algorithm chooses from the last calibration's statistics.
 
         No data is run.
 
         Args:
-            algo: the algorithm; None for ``algo_type``.
+            algo: the algorithm; None for ``algo_type`` with its options.
+            algo_options: numbers that the algorithm takes; None for its defaults.
 
         Raises:
+            SettingsError: the algorithm has no such options.
             CalibrationError: no data was run yet, or the algorithm is not implemented.
         """
+        if algo is None and algo_options is None:
+            algo_options = self.algo_options
         algo = self.algo_type if algo is None else algo
-        check_implemented(algo)
+        options = options_of(algo, algo_options)
         if self._last is None:
             raise CalibrationError(
                 "There are no statistics: this calibrator has not run its data, or took its last "
@@ -140,13 +169,14 @@ class DataLoaderCalibrator(Calibrator):
             )
         statistics, tensors = self._last
         histograms = [statistics.shared(group) for group in tensors.groups]
-        ranges = zip(tensors.groups, amax_of(histograms, algo), strict=True)
+        ranges = zip(tensors.groups, amax_of(histograms, algo, options), strict=True)
         amax = {name: value for group, value in ranges for name in group}
         provenance = Provenance(
             graph_hash=tensors.graph_hash,
             fingerprints=tensors.fingerprints,
             amax=amax,
             samples=statistics.samples,
+            algo_options=options,
         )
         scales = {name: scale_of(value) for name, value in amax.items()}
         return CalibrationTable(scales, algo=algo, provenance=provenance)
@@ -158,7 +188,8 @@ class DataLoaderCalibrator(Calibrator):
         cache_file = None if self.cache_file is None else str(self.cache_file)
         return (
             f"DataLoaderCalibrator({shown}, cache_file={cache_file!r}, use_cache={self.use_cache}, "
-            f"algo_type={self.algo_type}, device={self.device!r}, max_batches={self.max_batches})"
+            f"algo_type={self.algo_type}, algo_options={self.algo_options}, device={self.device!r}, "
+            f"max_batches={self.max_batches}, distributed={self.distributed})"
         )
 
 
@@ -181,7 +212,7 @@ class CacheCalibrator(Calibrator):
         *,
         algo_type: CalibrationAlgo = CalibrationAlgo.ENTROPY_CALIBRATION_2,
     ) -> None:
-        check_implemented(algo_type)
+        options_of(algo_type)
         self.cache_file = _as_path(cache_file)
         self.algo_type = algo_type
 

@@ -30,7 +30,11 @@ def fingerprints(graph_module: GraphModule) -> dict[Node, str]:
             digest.update(f"input {inputs} {node.meta['val'].dtype}".encode())
             inputs += 1
         elif node.op == "get_attr":
-            _update_with_tensor(digest, getattr(graph_module, str(node.target)))
+            value = getattr(graph_module, str(node.target))
+            if isinstance(value, GraphModule):  # a branch of torch.cond
+                digest.update(graph_hash(value).encode())
+            else:
+                _update_with_tensor(digest, value)
         else:
             digest.update(f"{node.op} {operator_name(node)}".encode())
             args = node.args

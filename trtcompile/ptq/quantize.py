@@ -10,9 +10,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import layer_name
-from trtcompile.ptq.calibrators import Calibrator
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
+from trtcompile.ptq.native import as_calibrator
 from trtcompile.ptq.placement import place
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable
@@ -34,7 +34,7 @@ class Quantization:
 def quantize(
     graph_module: GraphModule,
     taken: Collection[Node],
-    calibrator: Calibrator,
+    calibrator: Any,
     arguments: tuple[Any, ...],
     device: torch.device,
 ) -> Quantization:
@@ -43,7 +43,7 @@ def quantize(
     Args:
         graph_module: the lowered FP32 graph.
         taken: the operators that TensorRT takes.
-        calibrator: gives the scales.
+        calibrator: gives the scales; a ``Calibrator``, or one that was written for TensorRT.
         arguments: the model's arguments with an ``Input`` for each tensor.
         device: where to calibrate unless the calibrator names a device.
 
@@ -66,6 +66,6 @@ def quantize(
         arguments=arguments,
         device=device,
     )
-    table = calibrator.calibrate(request)
+    table = as_calibrator(calibrator).calibrate(request)
     insert_qdq(graph_module, placement, table)
     return Quantization(table, skipped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -22,14 +22,17 @@ class Provenance:
         fingerprints: tensor name -> hash of everything that computes the tensor.
         amax: tensor name -> the largest absolute value that the scale represents.
         samples: how many samples were run.
+        algo_options: the numbers that the algorithm was given.
     """
 
     graph_hash: str
     fingerprints: Mapping[str, str]
     amax: Mapping[str, float]
     samples: int
+    algo_options: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "algo_options", dict(self.algo_options))
         object.__setattr__(self, "fingerprints", dict(self.fingerprints))
         object.__setattr__(self, "amax", dict(self.amax))
 

@@ -94,7 +94,7 @@ def test_line_ends_case_and_blank_lines_do_not_matter() -> None:
         (b"\x89PNG\r\n\x1a\n\x00\x00", 1, "PNG"),
         (b"x: 3f800000\n", 1, "x: 3f800000"),
         (b"TRT-100600\nx: 3f800000\n", 1, "TRT-100600"),
-        (b"TRT-100600-PercentileCalibration\n", 1, "Percentile"),
+        (b"TRT-100600-MedianCalibration\n", 1, "Median"),
         (b"TRT-abc-EntropyCalibration2\n", 1, "abc"),
         (HEADER.encode() + b"x: 3f80000\n", 2, "3f80000"),
         (HEADER.encode() + b"x: 3f8000000\n", 2, "3f8000000"),
@@ -150,6 +150,7 @@ def test_the_sidecar_tells_what_the_cache_is_for(cache_file: Path) -> None:
         "format": 1,
         "cache_sha256": hashlib.sha256(cache_file.read_bytes()).hexdigest(),
         "algorithm": "EntropyCalibration2",
+        "algorithm_options": {},
         "graph_hash": "graph",
         "samples": 12,
         "tensors": {

@@ -15,7 +15,7 @@ from trtcompile.ptq.algorithms import (
     ALL_ZERO_SCALE,
     MIN_SCALE,
     amax_of,
-    check_implemented,
+    options_of,
     scale_of,
 )
 from trtcompile.ptq.entropy import entropy_amax
@@ -38,6 +38,8 @@ def test_names_are_those_of_the_cache_files() -> None:
         "ENTROPY_CALIBRATION_2": "EntropyCalibration2",
         "LEGACY_CALIBRATION": "LegacyCalibration",
         "MINMAX_CALIBRATION": "MinMaxCalibration",
+        "PERCENTILE_CALIBRATION": "PercentileCalibration",
+        "MSE_CALIBRATION": "MSECalibration",
     }
 
 
@@ -52,9 +54,40 @@ def test_entropy_2_is_entropy(histograms: list[AbsHistogram]) -> None:
     assert chosen != [histogram.amax for histogram in histograms]
 
 
+def test_the_first_entropy_calibration_is_the_second_on_the_same_tensors(
+    histograms: list[AbsHistogram],
+) -> None:
+    chosen = amax_of(histograms, CalibrationAlgo.ENTROPY_CALIBRATION)
+    assert chosen == amax_of(histograms, CalibrationAlgo.ENTROPY_CALIBRATION_2)
+
+
+def test_options_reach_the_algorithm(histograms: list[AbsHistogram]) -> None:
+    percentile = CalibrationAlgo.PERCENTILE_CALIBRATION
+    default = amax_of(histograms, percentile)
+    assert default == amax_of(histograms, percentile, {"percentile": 99.99})
+    half = amax_of(histograms, percentile, {"percentile": 50})
+    assert all(0 < some < most for some, most in zip(half, default, strict=True))
+
+
 @pytest.mark.parametrize(
-    "algo", [CalibrationAlgo.ENTROPY_CALIBRATION, CalibrationAlgo.LEGACY_CALIBRATION]
+    ("algo", "options", "said"),
+    [
+        ("PERCENTILE", {"percentile": 0}, "percentile 0. Use a number above 0 and up to 100"),
+        ("PERCENTILE", {"percentile": 100.5}, "percentile 100.5"),
+        ("PERCENTILE", {"percentile": float("nan")}, "percentile nan"),
+        ("PERCENTILE", {"percentile": "99"}, "percentile '99'"),
+        ("PERCENTILE", {"percentile": True}, "percentile True"),
+        ("PERCENTILE", {"percentil": 99}, "no option 'percentil'. Did you mean 'percentile'"),
+        ("PERCENTILE", [99], r"algo_options is \[99\]. Give a dictionary"),
+        ("MSE", {"percentile": 99}, "no option 'percentile'. It has none"),
+    ],
 )
+def test_options_that_an_algorithm_does_not_have(algo: str, options: object, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        options_of(CalibrationAlgo[f"{algo}_CALIBRATION"], options)
+
+
+@pytest.mark.parametrize("algo", [CalibrationAlgo.LEGACY_CALIBRATION])
 def test_what_is_not_done_says_what_is(
     algo: CalibrationAlgo, histograms: list[AbsHistogram]
 ) -> None:
@@ -65,7 +98,7 @@ def test_what_is_not_done_says_what_is(
 @pytest.mark.parametrize("algo", ["EntropyCalibration2", None, 1])
 def test_what_is_no_algorithm_is_a_settings_error(algo: object) -> None:
     with pytest.raises(SettingsError, match="not a CalibrationAlgo"):
-        check_implemented(algo)
+        options_of(algo)
 
 
 @given(st.floats(min_value=0, max_value=2.0**127, width=32))

@@ -1,0 +1,175 @@
+"""Calibrators that were written for TensorRT, with host memory in the place of a GPU's."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small_requests import SmallNet, make_request
+
+from trtcompile import ptq
+from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
+from trtcompile.inputs import Input
+from trtcompile.ptq import CacheCalibrator, CalibrationAlgo, DataLoaderCalibrator
+from trtcompile.ptq import native as native_module
+from trtcompile.ptq.cache_file import format_text, parse_text
+from trtcompile.ptq.native import as_calibrator
+from trtcompile.ptq.request import CalibrationRequest
+
+IMAGES = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
+
+
+def derived(base: type[Any], batch: int = 5, **methods: Any) -> Any:
+    """An object as users of TensorRT write it."""
+
+    class Calibrator(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.cache: bytes | None = None
+            self.written: bytes | None = None
+            self.asked: list[Sequence[str]] = []
+            self.batches = iter(IMAGES.split(batch))
+
+        def get_batch_size(self) -> int:
+            return batch
+
+        def get_batch(self, names: Sequence[str]) -> list[int] | None:
+            self.asked.append(names)
+            self.current = next(self.batches, None)
+            return None if self.current is None else [self.current.data_ptr()]
+
+        def read_calibration_cache(self) -> bytes | None:
+            return self.cache
+
+        def write_calibration_cache(self, cache: bytes) -> None:
+            self.written = bytes(cache)
+
+        def get_quantile(self) -> float:
+            return 0.99
+
+        def get_regression_cutoff(self) -> float:
+            return 1.0
+
+    for name, method in methods.items():
+        setattr(Calibrator, name, method)
+    return Calibrator()
+
+
+@pytest.fixture
+def request_(monkeypatch: pytest.MonkeyPatch) -> CalibrationRequest:
+    """A request for a "GPU", whose memory is the host's."""
+
+    def read(address: int, given: Input, batch_size: int, device: torch.device) -> torch.Tensor:
+        shape = (batch_size, *given.opt_shape[1:])
+        count = int(torch.Size(shape).numel())
+        memory = (ctypes.c_float * count).from_address(address)
+        return torch.frombuffer(memory, dtype=torch.float32).reshape(shape)
+
+    monkeypatch.setattr(native_module, "read_device_buffer", read)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr("trtcompile.ptq.calibrators._usable_device", lambda *_: torch.device("cpu"))
+    return dataclasses.replace(make_request(SmallNet()), device=torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(
+    ("base", "algo"),
+    [
+        (ptq.IInt8EntropyCalibrator2, CalibrationAlgo.ENTROPY_CALIBRATION_2),
+        (ptq.IInt8EntropyCalibrator, CalibrationAlgo.ENTROPY_CALIBRATION),
+        (ptq.IInt8MinMaxCalibrator, CalibrationAlgo.MINMAX_CALIBRATION),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 4, 20])
+def test_the_table_is_that_of_a_loader(
+    base: type[Any], algo: CalibrationAlgo, batch: int, request_: CalibrationRequest
+) -> None:
+    calibrator = derived(base, batch)
+    table = as_calibrator(calibrator).calibrate(request_)
+    loader = DataLoaderCalibrator([IMAGES], algo_type=algo).calibrate(make_request(SmallNet()))
+    assert dict(table) == dict(loader) and table.algo is algo
+    assert parse_text(calibrator.written, "written") == (dict(table), algo)
+    assert calibrator.asked[0] == ["input_0"]
+
+
+def test_a_cache_is_read_instead_of_data(request_: CalibrationRequest) -> None:
+    first = derived(ptq.IInt8MinMaxCalibrator)
+    table = as_calibrator(first).calibrate(request_)
+    second = derived(ptq.IInt8MinMaxCalibrator)
+    second.cache = first.written
+    with pytest.warns(CalibrationWarning, match="used unverified: nothing in it says"):
+        assert as_calibrator(second).calibrate(request_) == table
+    assert second.asked == [] and second.written is None
+
+
+def test_a_cache_that_does_not_fit_is_a_warning_and_the_data_is_run(
+    request_: CalibrationRequest,
+) -> None:
+    calibrator = derived(ptq.IInt8MinMaxCalibrator)
+    calibrator.cache = b"TRT-100600-MinMaxCalibration\nother: 3c010204\n"
+    with pytest.warns(CalibrationWarning, match="lacks .* tensors .* Calibrating anew"):
+        table = as_calibrator(calibrator).calibrate(request_)
+    assert calibrator.written == format_text(table)
+
+
+def test_a_cache_that_does_not_fit_without_data_is_its_error(request_: CalibrationRequest) -> None:
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch=lambda self, names: None)
+    calibrator.cache = b"TRT-100600-EntropyCalibration2\nx: 3c010204\n"
+    with pytest.raises(CalibrationError, match="was made with ENTROPY_CALIBRATION_2, not MINMAX"):
+        as_calibrator(calibrator).calibrate(request_)
+    calibrator.cache = None
+    with pytest.raises(CalibrationError, match="gave no batch"):
+        as_calibrator(calibrator).calibrate(request_)
+
+
+def test_names_of_inputs_are_given(request_: CalibrationRequest) -> None:
+    named = (Input((1, 3, 32, 32), name="image"),)
+    calibrator = derived(ptq.IInt8MinMaxCalibrator)
+    as_calibrator(calibrator).calibrate(dataclasses.replace(request_, arguments=named))
+    assert calibrator.asked[0] == ["image"]
+
+
+def test_a_wrong_number_of_addresses(request_: CalibrationRequest) -> None:
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch=lambda self, names: [8, 16])
+    with pytest.raises(CalibrationError, match="2 addresses for 1 inputs"):
+        as_calibrator(calibrator).calibrate(request_)
+
+
+def test_an_algorithm_by_its_name(request_: CalibrationRequest) -> None:
+    def algorithm(name: str) -> Any:
+        return lambda self: SimpleNamespace(name=name)  # as TensorRT's enumeration
+
+    calibrator = derived(ptq.IInt8EntropyCalibrator, get_algorithm=algorithm("MINMAX_CALIBRATION"))
+    assert as_calibrator(calibrator).calibrate(request_).algo is CalibrationAlgo.MINMAX_CALIBRATION
+    calibrator = derived(ptq.IInt8EntropyCalibrator, get_algorithm=algorithm("NONE"))
+    with pytest.raises(CalibrationError, match="gave 'NONE', which is none of"):
+        as_calibrator(calibrator).calibrate(request_)
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    calibrator = derived(ptq.IInt8EntropyCalibrator2)
+    with pytest.raises(CalibrationError, match="hands out addresses on a GPU"):
+        as_calibrator(calibrator).calibrate(make_request(SmallNet()))
+
+
+def test_what_is_no_calibrator() -> None:
+    ours = CacheCalibrator("calibration.cache")
+    assert as_calibrator(ours) is ours
+    half = SimpleNamespace(get_batch=lambda names: None)
+    with pytest.raises(SettingsError, match="lacks get_algorithm, get_batch_size, read_calib"):
+        as_calibrator(half)
+
+
+def test_the_classes_are_abstract() -> None:
+    for base in (
+        ptq.IInt8EntropyCalibrator,
+        ptq.IInt8EntropyCalibrator2,
+        ptq.IInt8LegacyCalibrator,
+        ptq.IInt8MinMaxCalibrator,
+    ):
+        with pytest.raises(TypeError, match="abstract"):
+            base()  # type: ignore[abstract]

@@ -1,0 +1,80 @@
+"""Calibration in two processes, which talk through gloo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from small_requests import SmallNet, make_request
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from trtcompile.errors import CalibrationError, SettingsError
+from trtcompile.ptq import DataLoaderCalibrator
+
+IMAGES = torch.randn(21, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
+
+
+def _run(rank: int, folder: str) -> None:
+    """What each process does; its findings go to a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    request = make_request(SmallNet())
+    data = TensorDataset(IMAGES)
+    # drop_last leaves out what would have to be repeated to fill up the parts.
+    sampler = DistributedSampler(data, shuffle=True, seed=3, drop_last=True)
+    cache = Path(folder) / "calibration.cache"
+    calibrator = DataLoaderCalibrator(
+        DataLoader(data, batch_size=4, sampler=sampler), cache_file=cache, distributed=True
+    )
+    found["indices"] = list(sampler)
+    found["table"] = calibrator.calibrate(request)
+    dist.barrier()
+    again = DataLoaderCalibrator([], cache_file=cache, use_cache=True, distributed=True)
+    found["cached"] = again.calibrate(request)
+    bad = IMAGES[:4].clone()
+    bad[0] = float("nan") if rank == 1 else 0.0
+    try:
+        DataLoaderCalibrator([bad], distributed=True).calibrate(request)
+    except CalibrationError as error:
+        found["error"] = str(error)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(_run, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_all_processes_get_the_table_of_one(findings: list[dict[str, Any]]) -> None:
+    first, second = findings
+    assert set(first["indices"]).isdisjoint(second["indices"])
+    used = IMAGES[sorted([*first["indices"], *second["indices"]])]
+    alone = DataLoaderCalibrator([used]).calibrate(make_request(SmallNet()))
+    assert first["table"] == second["table"] == alone
+    assert first["table"].provenance.samples == 20
+
+
+def test_the_cache_is_that_of_the_first(findings: list[dict[str, Any]]) -> None:
+    for found in findings:
+        assert found["cached"] == found["table"]
+
+
+def test_a_failure_of_one_is_a_failure_of_all(findings: list[dict[str, Any]]) -> None:
+    assert findings[0]["error"].startswith("Calibration failed in process 1: Tensor")
+    assert findings[1]["error"].startswith("Tensor")
+
+
+def test_without_a_process_group() -> None:
+    calibrator = DataLoaderCalibrator([IMAGES], distributed=True)
+    with pytest.raises(CalibrationError, match="no process group"):
+        calibrator.calibrate(make_request(SmallNet()))
+    with pytest.raises(SettingsError, match="distributed is 1"):
+        DataLoaderCalibrator([IMAGES], distributed=1)  # type: ignore[arg-type]

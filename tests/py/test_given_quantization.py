@@ -1,0 +1,160 @@
+"""Models that come quantized compile as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.ao.quantization as ao
+
+# Registers the quantized_decomposed operators.
+import torch.ao.quantization.fx._decomposed
+from checks import build_device, capture_for_test, check_op, operators
+from torch import Tensor, nn
+
+import trtcompile
+from trtcompile import CompileSpec, Input, SettingsError, TRTCompileWarning, UnsupportedGraphError
+from trtcompile.compiler import prepare
+from trtcompile.ptq import DataLoaderCalibrator
+
+INT8 = {torch.float, torch.int8}
+IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+qd = torch.ops.quantized_decomposed
+
+
+class Pt2e(nn.Module):
+    """A convolution as PT2E leaves it: an INT8 weight that is dequantized, and Q/DQ on its input."""
+
+    def __init__(self, zero_point: int = 0, dtype: torch.dtype = torch.int8) -> None:
+        super().__init__()
+        weight = torch.randint(-127, 128, (4, 3, 3, 3), dtype=torch.int8)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scales", torch.linspace(0.001, 0.002, 4))
+        self.register_buffer("zero_points", torch.zeros(4, dtype=torch.int64))
+        self.register_buffer("bias", torch.randn(4))
+        limits = (-128, 127) if dtype == torch.int8 else (0, 255)
+        self.activation = (0.025, zero_point, *limits, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = qd.dequantize_per_tensor(qd.quantize_per_tensor(x, *self.activation), *self.activation)
+        weight = qd.dequantize_per_channel(
+            self.weight, self.scales, self.zero_points, 0, -127, 127, torch.int8
+        )
+        return torch.relu(torch.conv2d(x, weight, self.bias))
+
+
+def trained(*, observing: bool = False) -> nn.Module:
+    """Two convolutions after quantization-aware training with torch.ao."""
+    activation = ao.FakeQuantize.with_args(
+        observer=ao.MovingAverageMinMaxObserver,
+        quant_min=-128,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_tensor_symmetric,
+    )
+    weight = ao.FakeQuantize.with_args(
+        observer=ao.MovingAveragePerChannelMinMaxObserver,
+        quant_min=-127,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+    )
+    torch.manual_seed(0)
+    fake = activation()
+    model = nn.Sequential(fake)
+    for inputs, outputs in ((3, 8), (8, 4)):
+        convolution = torch.ao.nn.qat.Conv2d(
+            inputs, outputs, 3, qconfig=ao.QConfig(activation=activation, weight=weight)
+        )
+        model.extend([convolution, nn.ReLU(), activation()])
+    model(IMAGE)
+    if not observing:
+        model.apply(ao.disable_observer)
+    return model.eval()
+
+
+def test_pt2e() -> None:
+    check_op(Pt2e().eval(), IMAGE, enabled_precisions=INT8, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_stay_int8() -> None:
+    captured = capture_for_test(Pt2e().eval(), [IMAGE])
+    prepare(captured, CompileSpec(device=build_device(), enabled_precisions=INT8))
+    graph = captured.graph_module
+    constants = {n.meta["val"].dtype for n in graph.graph.nodes if n.op == "get_attr"}
+    assert torch.int8 in constants
+    assert operators(graph).count("quantized_decomposed.quantize_per_tensor.default") == 1
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_quantization_aware_training(half: bool) -> None:
+    model = trained()
+    precisions = INT8 | ({torch.half} if half else set())
+    network = check_op(model, IMAGE, enabled_precisions=precisions, rtol=2e-2, atol=2e-2)
+    layers = [
+        network.definition.get_layer(i).type.name for i in range(network.definition.num_layers)
+    ]
+    assert layers.count("QUANTIZE") == 3
+    assert layers.count("DEQUANTIZE") == 5  # those of the two weights as well
+    assert "forward" not in vars(model[0]), "the model was changed"
+
+
+def test_the_simulation_is_the_model() -> None:
+    model = trained()
+    compiled = trtcompile.compile(
+        model, [Input((2, 3, 8, 8))], enabled_precisions=INT8, device=build_device()
+    )
+    torch.testing.assert_close(compiled.lowered(IMAGE), model(IMAGE), rtol=1e-5, atol=1e-5)
+    assert compiled.report.multiply_add_share("INT8") == 1.0
+    assert compiled.calibration_table is None
+
+
+def test_an_observer_that_is_still_on_is_a_warning() -> None:
+    model = trained(observing=True)
+    ranges = model[0].scale.clone()
+    with pytest.warns(TRTCompileWarning, match="5 fake quantizers still observe"):
+        check_op(model, IMAGE, enabled_precisions=INT8, build=False, rtol=1, atol=1)
+    assert torch.equal(model[0].scale, ranges)
+
+
+def test_quantization_that_is_switched_off() -> None:
+    model = trained().apply(ao.disable_fake_quant)
+    network = check_op(model, IMAGE, build=False)
+    layers = [
+        network.definition.get_layer(i).type.name for i in range(network.definition.num_layers)
+    ]
+    assert "QUANTIZE" not in layers
+
+
+def refused(model: nn.Module, error: type[Exception], said: str, **options: Any) -> None:
+    captured = capture_for_test(model.eval(), [IMAGE])
+    with pytest.raises(error, match=said):
+        prepare(captured, CompileSpec(device=build_device(), **options))
+
+
+def test_what_tensorrt_does_not_have() -> None:
+    refused(Pt2e(zero_point=3), UnsupportedGraphError, "zero-point is 3", enabled_precisions=INT8)
+    refused(Pt2e(0, torch.uint8), UnsupportedGraphError, "not torch.uint8", enabled_precisions=INT8)
+
+
+def test_two_sources_of_scales() -> None:
+    calibrator = DataLoaderCalibrator([IMAGE])
+    options = {"enabled_precisions": INT8, "calibrator": calibrator}
+    refused(Pt2e(), SettingsError, "with scales of its own. Drop the calibrator", **options)
+
+
+def test_no_source_of_scales_says_how_to_make_one() -> None:
+    said = r"no calibrator.*DataLoaderCalibrator\(dataloader\), or CacheCalibrator\(cache_file\)"
+    refused(nn.Conv2d(3, 4, 3), SettingsError, said, enabled_precisions=INT8)
+
+
+def test_int8_has_to_be_enabled() -> None:
+    refused(Pt2e(), SettingsError, "comes quantized, but enabled_precisions has no torch.int8")
+
+
+def test_a_dry_run_needs_no_calibrator() -> None:
+    for model in (Pt2e(), nn.Conv2d(3, 4, 3)):
+        report = trtcompile.dry_run(model.eval(), [IMAGE], enabled_precisions=INT8)
+        assert report.multiply_add_share("INT8") == 1.0

@@ -1,0 +1,196 @@
+"""Serves a calibrator written for TensorRT: one with ``get_batch`` and the cache callbacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
+from trtcompile.inputs import Input, flat_inputs
+from trtcompile.ptq.algorithms import CalibrationAlgo
+from trtcompile.ptq.cache_file import CachedTable, format_text, parse_text
+from trtcompile.ptq.cache_match import matched_table
+from trtcompile.ptq.calibrators import Calibrator, DataLoaderCalibrator
+from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.table import CalibrationTable
+
+_CALLBACKS = (
+    "get_algorithm",
+    "get_batch",
+    "get_batch_size",
+    "read_calibration_cache",
+    "write_calibration_cache",
+)
+_SOURCE = "The cache that read_calibration_cache() gave"
+
+#: How __cuda_array_interface__ spells dtypes.
+_TYPE_STRINGS = {
+    torch.float32: "<f4",
+    torch.float16: "<f2",
+    torch.float64: "<f8",
+    torch.int64: "<i8",
+    torch.int32: "<i4",
+    torch.int8: "|i1",
+    torch.uint8: "|u1",
+    torch.bool: "|b1",
+}
+
+
+def as_calibrator(calibrator: Any) -> Calibrator:
+    """The calibrator itself, or what serves one that was written for TensorRT.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if isinstance(calibrator, Calibrator) or callable(getattr(calibrator, "calibrate", None)):
+        served: Calibrator = calibrator
+        return served
+    missing = [name for name in _CALLBACKS if not callable(getattr(calibrator, name, None))]
+    if missing:
+        raise SettingsError(
+            f"calibrator is a {type(calibrator).__name__}, which is no calibrator of trtcompile.ptq, and lacks "
+            f"{', '.join(missing)} of TensorRT's. Use trtcompile.ptq.DataLoaderCalibrator(dataloader)."
+        )
+    return NativeCalibrator(calibrator)
+
+
+class NativeCalibrator(Calibrator):
+    """Calibrates as TensorRT would with an object of a class derived from its calibrators.
+
+    Its ``read_calibration_cache`` is asked first; a cache that does not fit the model is a
+    ``CalibrationWarning``, and the data is run. Its batches are read from the GPU until it has no
+    more, in the order and with the opt shapes of the inputs, dimension 0 being its
+    ``get_batch_size``. The scales then go to its ``write_calibration_cache``.
+
+    Args:
+        calibrator: has the methods of ``trtcompile.ptq.IInt8EntropyCalibrator2``.
+    """
+
+    def __init__(self, calibrator: Any) -> None:
+        self.calibrator = calibrator
+
+    def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+        """Reads the cache, or runs the batches and writes the cache.
+
+        Raises:
+            CalibrationError: there is no GPU, no batch, or the data or the algorithm cannot be used.
+        """
+        algo = _algorithm(self.calibrator)
+        problem = None
+        cache = self.calibrator.read_calibration_cache()
+        if cache:
+            try:
+                return _from_cache(bytes(cache), request, algo)
+            except CalibrationError as error:
+                problem = error
+        if request.device.type != "cuda":
+            raise CalibrationError(
+                f"A {type(self.calibrator).__name__} hands out addresses on a GPU, and this machine has none that "
+                "runs the model. Use trtcompile.ptq.DataLoaderCalibrator(dataloader), which calibrates anywhere."
+            ) from problem
+        batches = iter(self._batches(request))
+        first = next(batches, None)
+        if first is None:
+            if problem is not None:
+                raise problem
+            raise CalibrationError(
+                "get_batch() gave no batch, and read_calibration_cache() no cache. Give the calibrator data."
+            )
+        if problem is not None:
+            warnings.warn(f"{problem} Calibrating anew.", CalibrationWarning, stacklevel=2)
+        table = DataLoaderCalibrator(
+            _Once(first, batches),
+            algo_type=algo,
+            algo_options=_options(self.calibrator, algo),
+            device=request.device,
+            progress=False,
+        ).calibrate(request)
+        self.calibrator.write_calibration_cache(format_text(table))
+        return table
+
+    def _batches(self, request: CalibrationRequest) -> Iterator[tuple[Tensor, ...]]:
+        inputs = flat_inputs(request.arguments)
+        names = [given.name or f"input_{number}" for number, given in enumerate(inputs)]
+        while True:
+            addresses = self.calibrator.get_batch(names)
+            if not addresses:
+                return
+            if len(addresses) != len(inputs):
+                raise CalibrationError(
+                    f"get_batch({names}) gave {len(addresses)} addresses for {len(inputs)} inputs. Give one for each."
+                )
+            size = int(self.calibrator.get_batch_size())
+            torch.cuda.synchronize(request.device)  # whatever stream the batch was written on
+            yield tuple(
+                read_device_buffer(int(address), given, size, request.device)
+                for address, given in zip(addresses, inputs, strict=True)
+            )
+
+    def __repr__(self) -> str:
+        return f"NativeCalibrator({type(self.calibrator).__name__})"
+
+
+class _Once:
+    """The batches of a calibrator, the first of which was taken already."""
+
+    def __init__(self, first: Any, others: Iterator[Any]) -> None:
+        self.first, self.others = first, others
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.first
+        yield from self.others
+
+
+def read_device_buffer(address: int, given: Input, batch_size: int, device: torch.device) -> Tensor:
+    """The memory at an address as a tensor, without a copy.
+
+    Args:
+        address: where a contiguous array of the input's dtype starts on the GPU.
+        given: whose opt shape it has, but for dimension 0.
+        batch_size: its dimension 0.
+        device: the GPU.
+
+    Raises:
+        CalibrationError: the input has a dtype that cannot be read so.
+    """
+    typestr = _TYPE_STRINGS.get(given.dtype)
+    if typestr is None:
+        raise CalibrationError(
+            f"An input of {given.dtype} cannot be read from an address. Use a DataLoaderCalibrator."
+        )
+    shape = (batch_size, *given.opt_shape[1:]) if given.opt_shape else ()
+    described = {"shape": shape, "typestr": typestr, "data": (address, False), "version": 3}
+    return torch.as_tensor(SimpleNamespace(__cuda_array_interface__=described), device=device)
+
+
+def _algorithm(calibrator: Any) -> CalibrationAlgo:
+    name = str(getattr(calibrator.get_algorithm(), "name", None))
+    if name not in CalibrationAlgo.__members__:
+        raise CalibrationError(
+            f"get_algorithm() gave {name!r}, which is none of {', '.join(CalibrationAlgo.__members__)}. Derive the "
+            "calibrator from one of TensorRT's four classes."
+        )
+    return CalibrationAlgo[name]
+
+
+def _options(calibrator: Any, algo: CalibrationAlgo) -> dict[str, float]:
+    if algo is not CalibrationAlgo.LEGACY_CALIBRATION:
+        return {}
+    return {
+        "quantile": calibrator.get_quantile(),
+        "regression_cutoff": calibrator.get_regression_cutoff(),
+    }
+
+
+def _from_cache(
+    text: bytes, request: CalibrationRequest, algo: CalibrationAlgo
+) -> CalibrationTable:
+    scales, made_with = parse_text(text, "read_calibration_cache()")
+    doubt = "nothing in it says which model it is for"
+    cached = CachedTable(CalibrationTable(scales, algo=made_with), doubt)
+    return matched_table(cached, _SOURCE, request, algo)

@@ -1,0 +1,67 @@
+"""Calibration by several processes of ``torch.distributed``, each with its part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from trtcompile.errors import CalibrationError
+from trtcompile.ptq.collect import Statistics
+
+
+def check_initialized() -> None:
+    """Checks that there are processes to calibrate with.
+
+    Raises:
+        CalibrationError: ``torch.distributed`` has no default process group.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise CalibrationError(
+            "distributed is True, but torch.distributed has no process group. Call "
+            "torch.distributed.init_process_group in every process first."
+        )
+
+
+def of_the_first(value: Any) -> Any:
+    """What the first process has, such as whether a file exists: all must take the same way."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def is_the_first() -> bool:
+    """Whether this process is the one that writes files."""
+    return dist.get_rank() == 0
+
+
+def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
+    """Collects in each process, and merges the statistics of all, which each then has.
+
+    Counts are whole numbers, so the result does not depend on how the data was divided.
+
+    Args:
+        collect: runs this process's part of the data.
+
+    Raises:
+        CalibrationError: it failed in some process; then it is raised in all of them, so that none
+            waits for ever.
+    """
+    own: Statistics | None = None
+    problem: CalibrationError | None = None
+    try:
+        own = collect()
+    except CalibrationError as error:
+        problem = error
+    shared: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(shared, own if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for rank, theirs in enumerate(shared):
+        if isinstance(theirs, str):
+            raise CalibrationError(f"Calibration failed in process {rank}: {theirs}")
+    merged: Statistics = shared[0]
+    for theirs in shared[1:]:
+        merged = merged.merged(theirs)
+    return merged
