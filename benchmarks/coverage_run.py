@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import resource
 import sys
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,21 +20,29 @@ from coverage_models import DYNAMIC, STATIC, Feature, Model
 from stages import BUILDER, timed_stages
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 from workloads import settle_norms
 
 import trtcompile
-from trtcompile import Device, Input, _tensorrt
+from trtcompile import Device, Dim, Input, _tensorrt
 from trtcompile.engine import Engine, Provenance
 
 ORACLE = Path(__file__).resolve().parents[1] / "tests" / "py"
 SAMPLES = 4
 
 
-def measure(model: Model, *, dynamic: bool, build: bool) -> dict[str, Any]:
+def measure(
+    model: Model, *, dynamic: bool, build: bool, optimization_level: int | None = None
+) -> dict[str, Any]:
     """Compiles and checks a model; an exception becomes the row's ``error``."""
     warnings.simplefilter("ignore")
-    row: dict[str, Any] = {"model": model.name, "dynamic": dynamic, "built": build}
+    row: dict[str, Any] = {
+        "model": model.name,
+        "dynamic": dynamic,
+        "built": build,
+        "computed_by": "engine" if _runs_engines() else "oracle",
+    }
     before = _peak_bytes()
     torch.manual_seed(0)
     module = randomized(model.build().eval(), seed=0)
@@ -46,6 +55,7 @@ def measure(model: Model, *, dynamic: bool, build: bool) -> dict[str, Any]:
                 [_input(feature, dynamic) for feature in model.inputs],
                 kwarg_inputs={k: _input(f, dynamic) for k, f in model.keywords.items()} or None,
                 device=device,
+                optimization_level=optimization_level,
                 min_block_size=1,
                 keep_lowered=False,
             )
@@ -58,6 +68,7 @@ def measure(model: Model, *, dynamic: bool, build: bool) -> dict[str, Any]:
             sizes = [STATIC] if not dynamic else [_sizes(which) for which in range(3)]
             errors = [_largest_error(module, compiled, model, one) for one in sizes]
             row["largest_error"] = max(errors)
+            row["eager_error"] = _eager_error(module, model)
     except Exception as error:  # noqa: BLE001 - a row of the table
         traceback.print_exc()
         row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
@@ -81,26 +92,26 @@ def _sizes(which: int) -> dict[str, int]:
 
 
 def _input(feature: Feature, dynamic: bool) -> Input:
-    if not dynamic:
-        return Input([_size(s, STATIC) for s in feature.shape], dtype=feature.dtype)
-    low, opt, high = ([_size(s, _sizes(w)) for s in feature.shape] for w in range(3))
-    return Input(min_shape=low, opt_shape=opt, max_shape=high, dtype=feature.dtype)
-
-
-def _size(size: int | str, named: dict[str, int]) -> int:
-    return named[size] if isinstance(size, str) else size
+    sizes: Mapping[str, int | Dim] = STATIC
+    if dynamic:
+        sizes = {n: Dim(n, min=low, opt=opt, max=high) for n, (low, opt, high) in DYNAMIC.items()}
+    shape = [sizes[size] if isinstance(size, str) else size for size in feature.shape]
+    return Input(shape, dtype=feature.dtype)
 
 
 def randomized(model: nn.Module, seed: int) -> nn.Module:
     """Sets every parameter and every running statistic to a value that a mistake would show on.
 
-    Other buffers are part of what the model computes: masks, position tables, frequencies.
+    Biases of batch norms lie from 0 to 1.5, their weights from 0.25 to 0.75: where a ReLU cuts off half of the signal,
+    the next batch norm enlarges what is left, and fifty of them enlarge rounding ten thousandfold. Buffers that are no
+    running statistics are part of what the model computes: masks, position tables, frequencies.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
         return torch.rand(tensor.shape, generator=generator) * (high - low) + low
 
+    norms = {path for path, norm in model.named_modules() if isinstance(norm, _BatchNorm)}
     statistics = {
         name: buffer for name, buffer in model.named_buffers() if name.endswith(("_mean", "_var"))
     }
@@ -113,6 +124,9 @@ def randomized(model: nn.Module, seed: int) -> nn.Module:
             elif tensor.dim() > 1:
                 fan_in = max(1, tensor[0].numel())
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * (1.5 / fan_in) ** 0.5)
+            elif name not in statistics and name.rpartition(".")[0] in norms:
+                low, high = (0.25, 0.75) if name.endswith("weight") else (0.0, 1.5)
+                tensor.copy_(uniform(tensor, low, high))
             elif name.endswith(("weight", "gamma", "scale")):
                 tensor.copy_(uniform(tensor, 0.5, 1.0))
             else:
@@ -120,18 +134,60 @@ def randomized(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
+@torch.no_grad()
 def settle(module: nn.Module, model: Model) -> None:
-    """Gives batch norms the statistics of random inputs.
+    """Makes the results of each layer vary by 1 on random inputs, and gives batch norms their statistics.
 
-    Otherwise dozens of layers multiply or shrink the signal until all inputs have the same output.
+    As in "All you need is a good init" (Mishkin and Matas, 2016). Otherwise dozens of layers multiply or shrink the
+    signal until all inputs have the same output, or until rounding is larger than what tells two outputs apart. Layers
+    that run in a loop are left alone: it would compound their gain.
     """
-    if not any(isinstance(norm, _BatchNorm) for norm in module.modules()):
+    has_norms = any(isinstance(norm, _BatchNorm) for norm in module.modules())
+    layers = _run_once(module, model)
+    if not layers and not has_norms:
         return
-    generator = torch.Generator().manual_seed(2)
-    args, kwargs = _sample(model, {**STATIC, "batch": 16}, generator)
-    for norm in settle_norms(module, *args, **kwargs):
+    sizes = {**STATIC, "batch": 16} if has_norms else STATIC
+    args, kwargs = _sample(model, sizes, torch.Generator().manual_seed(2))
+    scaled: set[nn.Parameter] = set()
+
+    def scale(layer: Any, _: Any, output: torch.Tensor) -> torch.Tensor:
+        # The scale of a weight that the layer standardizes itself is in its gain.
+        factor = getattr(layer, "gain", layer.weight)
+        deviation = output.std()
+        if factor in scaled or not deviation > 0:
+            return output
+        scaled.add(factor)
+        factor /= deviation
+        if layer.bias is not None:
+            layer.bias /= deviation
+        return output / deviation
+
+    hooks = [layer.register_forward_hook(scale) for layer in layers]
+    try:
+        norms = settle_norms(module, *args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for norm in norms:
         if norm.running_var is not None:  # a channel that hardly varies would amplify rounding
             norm.running_var.clamp_(min=0.1 * norm.running_var.mean().item())
+
+
+def _run_once(module: nn.Module, model: Model) -> list[Any]:
+    """The convolutions and linear layers that one call of the model runs once."""
+    runs: Counter[nn.Module] = Counter()
+    layers = [one for one in module.modules() if isinstance(one, (nn.Linear, _ConvNd))]
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: runs.update([layer])) for layer in layers
+    ]
+    args, kwargs = _sample(model, STATIC, torch.Generator().manual_seed(2))
+    try:
+        if layers:
+            module(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [layer for layer in layers if runs[layer] == 1]
 
 
 def _sample(
@@ -151,7 +207,32 @@ def _largest_error(
         args, kwargs = _sample(model, sizes, generator)
         with torch.no_grad():
             expected.append(_tensors(module(*args, **kwargs)))
-        actual.append(_tensors(compiled(*args, **kwargs)))
+        if _runs_engines():
+            args, kwargs = pytree.tree_map(torch.Tensor.cuda, (args, kwargs))
+        actual.append([tensor.cpu() for tensor in _tensors(compiled(*args, **kwargs))])
+    return _difference(expected, actual)
+
+
+def _eager_error(module: nn.Module, model: Model) -> float | None:
+    """How far PyTorch's FP32 is from its own FP64: what is to be expected of any other FP32."""
+    generator = torch.Generator().manual_seed(1)
+    exact = copy.deepcopy(module).double()
+    expected, actual = [], []
+    for _ in range(SAMPLES):
+        sample = _sample(model, STATIC, generator)
+        wide = pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, sample)
+        with torch.no_grad():
+            actual.append(_tensors(module(*sample[0], **sample[1])))
+            try:
+                outputs = _tensors(exact(*wide[0], **wide[1]))
+            except RuntimeError:  # a dtype that the model names itself
+                return None
+        expected.append([t.to(a.dtype) for t, a in zip(outputs, actual[-1], strict=True)])
+    return _difference(expected, actual)
+
+
+def _difference(expected: list[list[torch.Tensor]], actual: list[list[torch.Tensor]]) -> float:
+    """The largest difference of any output, over its standard deviation across inputs."""
     errors = [0.0]
     for want, got in zip(zip(*expected, strict=True), zip(*actual, strict=True), strict=True):
         wanted, given = torch.stack(want), torch.stack(got)
@@ -182,10 +263,14 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _runs_engines() -> bool:
+    return _tensorrt.gpu_capability(0) is not None and not _tensorrt.load().builds_ahead_of_time
+
+
 @contextlib.contextmanager
 def _engines(build: bool) -> Iterator[Any]:
     """Lets compiled modules run: on the GPU, or through the oracle on the CPU."""
-    if _tensorrt.gpu_capability(0) is not None and not _tensorrt.load().builds_ahead_of_time:
+    if _runs_engines():
         yield Device(disable_tf32=True)
         return
     sys.path.insert(0, str(ORACLE))
