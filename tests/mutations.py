@@ -47,9 +47,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="batch norm: bias of the layer dropped",
-        file="trtcompile/lowering/fold_batch_norm.py",
-        old="shift = -mean.double() if bias is None else bias.double() - mean.double()",
-        new="shift = -mean.double()",
+        file="trtcompile/lowering/batch_norm.py",
+        old="shift = -self.mean if bias is None else bias.double() - self.mean",
+        new="shift = -self.mean",
         tests=(
             "tests/py/lowering/test_fold_batch_norm.py::test_a_norm_behind_a_layer_is_folded[2d]",
             "tests/py/lowering/test_fold_batch_norm.py::test_the_folded_weight_is_the_one_that_fp64_gives",
@@ -70,8 +70,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="batch norm: folded under other readers",
         file="trtcompile/lowering/fold_batch_norm.py",
-        old="or set(layer.users) != {norm}\n",
-        new="or norm not in layer.users\n",
+        old="or set(layer.users) != {node}:",
+        new="or node not in layer.users:",
         tests=(
             "tests/py/lowering/test_fold_batch_norm.py::test_a_convolution_with_other_readers_keeps_its_weights",
         ),
@@ -86,10 +86,71 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="no-ops: a view of equal rank",
         file="trtcompile/lowering/remove_no_ops.py",
-        old="return before.dim() == after.dim() and all(",
-        new="return before.dim() == after.dim() or all(",
+        old="return len(before) == len(after) and all(",
+        new="return len(before) == len(after) or all(",
         tests=(
             "tests/py/lowering/test_remove_no_ops.py::test_what_changes_something_stays[view of equal rank]",
+            "tests/py/lowering/test_remove_no_ops.py::test_what_changes_something_stays[strides]",
+            "tests/py/lowering/test_remove_no_ops.py::test_what_changes_something_stays[offset]",
+        ),
+    ),
+    Mutation(
+        name="no-ops: strides of sizes that are 1",
+        file="trtcompile/lowering/remove_no_ops.py",
+        old='if str(size) != "1"]',
+        new="]",
+        tests=("tests/py/lowering/test_remove_no_ops.py::test_strides_with_a_dynamic_batch",),
+    ),
+    Mutation(
+        name="export: joined dimensions bind a dynamic size",
+        file="trtcompile/export_repairs.py",
+        old="and guard_or_false(a.shape[end] > 1)",
+        new="and False",
+        tests=(
+            (
+                "tests/py/conversion/test_shape.py::test_computes_what_pytorch_computes"
+                "[aten.reshape.default-dynamic_repeated_heads]"
+            ),
+        ),
+    ),
+    Mutation(
+        name="cast: floats beyond the integers",
+        file="trtcompile/conversion/ops/shape.py",
+        old="x = _within(net, x, wanted)",
+        new="pass",
+        tests=(
+            (
+                "tests/py/conversion/test_shape.py::test_computes_what_pytorch_computes"
+                "[aten._to_copy.default-float_too_large_for_int64]"
+            ),
+        ),
+    ),
+    Mutation(
+        name="no-ops: a copy whose memory is read",
+        file="trtcompile/lowering/settle_memory.py",
+        old="key=lambda dim: (-value.stride(dim), dim))",
+        new="key=lambda dim: dim)",
+        tests=(
+            "tests/py/lowering/test_settle_memory.py::test_the_order_of_a_transposed_result",
+            "tests/py/lowering/test_settle_memory.py::test_the_same_memory_is_read[operator on a permutation]",
+        ),
+    ),
+    Mutation(
+        name="bytes: a cast before operators that others read",
+        file="trtcompile/lowering/cast_bytes.py",
+        old="and all(map(_is_cast, node.users)):",
+        new="and any(map(_is_cast, node.users)):",
+        tests=(
+            "tests/py/lowering/test_cast_bytes.py::test_what_is_no_cast_of_moved_bytes_stays[read as bytes too]",
+        ),
+    ),
+    Mutation(
+        name="placement: padding that is not zero",
+        file="trtcompile/ptq/movement.py",
+        old="return isinstance(value, (int, float)) and value == 0",
+        new="return isinstance(value, (int, float))",
+        tests=(
+            "tests/py/ptq/test_placement_chains.py::test_padding_with_another_value_has_a_scale_of_its_own",
         ),
     ),
     Mutation(
@@ -254,8 +315,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="option ignored: min_block_size",
         file="trtcompile/compiler.py",
-        old="graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size\n",
-        new="graph_module, verdicts, flat_inputs(captured.arguments), 1\n",
+        old="partition(graph_module, verdicts, profiles, spec.min_block_size)",
+        new="partition(graph_module, verdicts, profiles, 1)",
         tests=("tests/py/partition/test_grouping.py::test_small_blocks_are_left_to_pytorch",),
     ),
     Mutation(
@@ -308,6 +369,92 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_arguments.py::test_constants",),
     ),
     Mutation(
+        name="dims: sizes of one name are not compared",
+        file="trtcompile/runtime/module.py",
+        old="if shapes[index][other_dim] != size:",
+        new="if False:",
+        tests=("tests/py/test_dims.py::TestForward::test_the_sizes_have_to_be_equal",),
+    ),
+    Mutation(
+        name="dims: two ranges of one name",
+        file="trtcompile/inputs.py",
+        old="            if own != first:\n",
+        new="            if False:\n",
+        tests=(
+            "tests/py/test_dims.py::TestInput::test_refused",
+            "tests/py/test_dims.py::TestForward::test_two_ranges_of_one_name_are_refused_before_any_work",
+        ),
+    ),
+    Mutation(
+        name="dims: each dimension gets a symbol of its own",
+        file="trtcompile/ranged_export.py",
+        old="labels.append(spec.dims.get(dim, label))",
+        new="labels.append(label)",
+        tests=("tests/py/test_dims.py::TestCapture::test_sizes_of_one_name_are_one",),
+    ),
+    Mutation(
+        name="profiles: the wrong one is chosen",
+        file="trtcompile/engine.py",
+        old="            if all(_is_within(s, ranges) for s, ranges in zip(shapes, profile, strict=True)):\n",
+        new="            if any(_is_within(s, ranges) for s, ranges in zip(shapes, profile, strict=True)):\n",
+        tests=("tests/py/test_profiles.py::TestChoice::test_the_first_that_takes_all_inputs",),
+    ),
+    Mutation(
+        name="profiles: one context for all",
+        file="trtcompile/runtime/session.py",
+        old="context = self._contexts[index] = self._create_context(index)",
+        new="context = self._contexts[index] = self._contexts.get(0) or self._create_context(0)",
+        tests=(
+            "tests/py/runtime/test_profile_contexts.py::test_each_profile_has_a_context_of_its_own",
+        ),
+    ),
+    Mutation(
+        name="profiles: only the first is built",
+        file="trtcompile/engine.py",
+        old="        for profile in profiles:\n            _add_profile",
+        new="        for profile in profiles[:1]:\n            _add_profile",
+        tests=("tests/py/test_profiles.py::TestCompile::test_one_engine",),
+    ),
+    Mutation(
+        name="cond: the simulation's branches move with the executor",
+        file="trtcompile/partition/split.py",
+        old="root.add_module(name, copy.deepcopy(value))",
+        new="root.add_module(name, value)",
+        tests=(
+            "tests/py/test_cond.py::test_devices_in_the_branches_follow_and_those_of_the_simulation_stay",
+        ),
+    ),
+    Mutation(
+        name="cond: branches are not hashed",
+        file="trtcompile/ptq/fingerprint.py",
+        old="digest.update(graph_hash(value).encode())",
+        new="pass",
+        tests=("tests/py/test_cond.py::test_the_branches_count_for_what_identifies_a_model",),
+    ),
+    Mutation(
+        name="profiles: one size each taken for a static shape",
+        file="trtcompile/engine.py",
+        old="return all(-1 not in binding.shape for binding in self.inputs)",
+        new="return all(low == high for profile in self.profiles for low, _, high in profile)",
+        tests=("tests/py/test_profiles.py::TestCompile::test_profiles_of_one_size_each",),
+    ),
+    Mutation(
+        name="torch.compile: sizes of a range compiled in",
+        file="trtcompile/backend/dynamo_graph.py",
+        old="            if index in self._places:\n",
+        new="            if False:\n",
+        tests=("tests/py/test_backend.py::TestRanges::test_integers_beside_a_range",),
+    ),
+    Mutation(
+        name="load: a registered dataclass of any kind",
+        file="trtcompile/runtime/serialization/trees.py",
+        old="if _type_name(k) == name and is_dataclass(k)]",
+        new="if _type_name(k) == name]",
+        tests=(
+            "tests/py/runtime/test_serialization_dataclasses.py::test_other_descriptions_are_refused",
+        ),
+    ),
+    Mutation(
         name="fallback: module patterns ignored",
         file="trtcompile/partition/support.py",
         old="if any(fnmatchcase(path, pattern) for path in enclosing_modules(node)):",
@@ -334,5 +481,47 @@ MUTATIONS: tuple[Mutation, ...] = (
         old='if "empty" in str(target):',
         new="if False:",
         tests=("tests/py/lowering/test_fold_constants.py::test_what_was_in_memory_is_not_folded",),
+    ),
+    Mutation(
+        name="mse: levels instead of the points between them",
+        file="trtcompile/ptq/mse.py",
+        old="point = (levels - 0.5) * step[:, None]",
+        new="point = (levels - 1.0) * step[:, None]",
+        tests=("tests/py/ptq/test_mse.py::test_closed_form_is_the_integral",),
+    ),
+    Mutation(
+        name="percentile: the lower edge of the bin",
+        file="trtcompile/ptq/percentile.py",
+        old="bins = int(torch.searchsorted(kept, needed)) + 1",
+        new="bins = int(torch.searchsorted(kept, needed))",
+        tests=("tests/py/ptq/test_percentile.py::test_the_bin_of_the_percentile",),
+    ),
+    Mutation(
+        name="processes: the last one's statistics left out",
+        file="trtcompile/ptq/processes.py",
+        old="for theirs in shared[1:]:",
+        new="for theirs in shared[1:-1]:",
+        tests=("tests/py/ptq/test_processes.py::test_all_processes_get_the_table_of_one",),
+    ),
+    Mutation(
+        name="native calibrators: the cache is not handed over",
+        file="trtcompile/ptq/native.py",
+        old="        self.calibrator.write_calibration_cache(format_text(table))\n",
+        new="",
+        tests=("tests/py/ptq/test_native.py::test_the_table_is_that_of_a_loader",),
+    ),
+    Mutation(
+        name="given quantization: a calibrator beside it is ignored",
+        file="trtcompile/ptq/given.py",
+        old="if spec.calibrator is not None and not isinstance(spec.calibrator, UnitScales):",
+        new="if False:",
+        tests=("tests/py/test_given_quantization.py::test_two_sources_of_scales",),
+    ),
+    Mutation(
+        name="given quantization: fake quantized weights are folded to floats",
+        file="trtcompile/lowering/pipeline.py",
+        old="    split_fake_quantize,  # before weights that are fake quantized would be folded to floats\n",
+        new="",
+        tests=("tests/py/test_given_quantization.py::test_quantization_aware_training",),
     ),
 )

@@ -9,6 +9,7 @@ from trtcompile.compiler import (
     dry_run,
 )
 from trtcompile.conversion import converter
+from trtcompile.dims import Dim
 from trtcompile.errors import (
     AutogradError,
     CalibrationError,
@@ -41,6 +42,7 @@ __all__ = [
     "ConversionError",
     "Device",
     "DeviceType",
+    "Dim",
     "EngineBuildError",
     "EngineLoadError",
     "Input",

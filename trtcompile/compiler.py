@@ -34,13 +34,15 @@ from trtcompile.node_info import enclosing_modules, layer_name
 from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
 from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
+from trtcompile.profiles import resolve_profiles
 from trtcompile.ptq.fingerprint import graph_hash
+from trtcompile.ptq.given import check_int8_source, comes_quantized
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
-from trtcompile.settings import CompileSpec
+from trtcompile.settings import CompileSpec, as_precisions
 
 
 def compile(  # noqa: A001 (the public name, as in torch.compile)
@@ -77,7 +79,7 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
     settings = CompileSpec.from_options(options, spec=spec)
     check_buildable(settings)
     with kept_random_state():
-        captured, names = _capture(model, inputs, kwarg_inputs)
+        captured, names = _capture(model, inputs, kwarg_inputs, settings)
         module = compile_captured(captured, settings, names=names)
     _warn_of_absent_names(module.report, settings, captured)
     if not module.engines:
@@ -114,11 +116,11 @@ def dry_run(
         UnsupportedGraphError: the model cannot be captured, or not all of it can go into TensorRT and
             ``require_full_compilation`` is set.
     """
-    precisions = options.get("enabled_precisions", spec.enabled_precisions if spec else ())
-    if torch.int8 in precisions:
+    default = getattr(spec, "enabled_precisions", CompileSpec.enabled_precisions)
+    if torch.int8 in as_precisions(options.get("enabled_precisions", default)):
         options["calibrator"] = UnitScales()
     settings = CompileSpec.from_options(options, spec=spec)
-    captured, _ = _capture(model, inputs, kwarg_inputs)
+    captured, _ = _capture(model, inputs, kwarg_inputs, settings)
     _, quantization = prepare(captured, settings)
     _, report = split(captured, settings, quantization)
     _warn_of_absent_names(report, settings, captured)
@@ -129,6 +131,7 @@ def _capture(
     model: nn.Module | ExportedProgram,
     inputs: Sequence[Any],
     kwarg_inputs: Mapping[str, Any] | None,
+    spec: CompileSpec,
 ) -> tuple[CapturedGraph, list[str]]:
     """The model as a graph, and the names of its arguments."""
     if isinstance(model, ExportedProgram) and _is_empty(inputs) and kwarg_inputs is None:
@@ -136,10 +139,13 @@ def _capture(
     else:
         keywords = parse_keyword_inputs(kwarg_inputs)
         arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
-    if not flat_inputs((*arguments, *keywords.values())):
+    tensors = flat_inputs((*arguments, *keywords.values()))
+    if not tensors:
         raise SettingsError(
             "inputs and kwarg_inputs have no tensor. Give an Input for each tensor that forward takes."
         )
+    # What is wrong with the profiles shows before any work is done.
+    resolve_profiles(tensors, spec.optimization_profiles)
     with kept_random_state():
         captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
         if isinstance(model, ExportedProgram):
@@ -213,7 +219,8 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     lower(graph_module, spec)
     identity = graph_hash(graph_module)
     quantization = Quantization(None, {})
-    if spec.uses_int8:
+    check_int8_source(graph_module, spec, judge(graph_module, spec))
+    if spec.uses_int8 and not comes_quantized(graph_module):
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
             graph_module, _taken(graph_module, spec), spec.calibrator, captured.arguments, device
@@ -232,9 +239,8 @@ def split(
     """Partitions a prepared graph and reports on it; ``demoted`` nodes stay in PyTorch for the reason given."""
     graph_module = captured.graph_module
     verdicts = judge(graph_module, spec, demoted=demoted or {})
-    partitioned = partition(
-        graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size
-    )
+    profiles = resolve_profiles(flat_inputs(captured.arguments), spec.optimization_profiles)
+    partitioned = partition(graph_module, verdicts, profiles, spec.min_block_size)
     report = make_report(graph_module, partitioned, quantization.skipped)
     if spec.require_full_compilation and report.fallbacks:
         raise UnsupportedGraphError(
@@ -287,7 +293,7 @@ def _build(partitioned: PartitionedGraph, spec: CompileSpec) -> list[Engine]:
         # All are converted before the first is built: what cannot be converted shows at once.
         networks = [convert(part.graph_module) for part in partitioned.engines]
         return [
-            build_engine(part.name, network, part.shape_ranges, spec)
+            build_engine(part.name, network, part.profiles, spec)
             for part, network in zip(partitioned.engines, networks, strict=True)
         ]
 

@@ -16,7 +16,7 @@ from trtcompile.atomic_files import replace_files
 from trtcompile.conversion.interpreter import NetworkDefinition
 from trtcompile.conversion.network import torch_dtype
 from trtcompile.errors import EngineBuildError, SettingsError
-from trtcompile.partition.shapes import ShapeRange
+from trtcompile.partition.shapes import Profile, ShapeRange
 from trtcompile.settings import CompileSpec
 
 
@@ -55,7 +55,7 @@ class Engine:
         plan: TensorRT's serialized engine.
         inputs: input bindings in the order of the partition's placeholders.
         outputs: output bindings in the order of its outputs.
-        shape_ranges: min, opt, and max shape of each input.
+        profiles: for each optimization profile the min, opt, and max shape of each input.
         provenance: what built it.
     """
 
@@ -63,11 +63,30 @@ class Engine:
     plan: bytes
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
-    shape_ranges: tuple[ShapeRange, ...]
+    profiles: tuple[Profile, ...]
     provenance: Provenance
+
+    @property
+    def is_static(self) -> bool:
+        """Whether TensorRT knows every input shape; a dynamic size may well have profiles of one size each."""
+        return all(-1 not in binding.shape for binding in self.inputs)
+
+    def profile_for(self, shapes: Sequence[Sequence[int]]) -> int | None:
+        """The index of the first optimization profile that takes inputs of these shapes; None if none does."""
+        for index, profile in enumerate(self.profiles):
+            if all(_is_within(s, ranges) for s, ranges in zip(shapes, profile, strict=True)):
+                return index
+        return None
 
     def __repr__(self) -> str:
         return f"Engine({self.name}, {len(self.plan)} bytes, {self.provenance.flavour} {self.provenance.version})"
+
+
+def _is_within(shape: Sequence[int], ranges: ShapeRange) -> bool:
+    low, _, high = ranges
+    return len(shape) == len(low) and all(
+        least <= size <= most for least, size, most in zip(low, shape, high, strict=True)
+    )
 
 
 def check_buildable(spec: CompileSpec) -> Flavour:
@@ -140,14 +159,14 @@ def _spoken(name: str) -> str:
 
 
 def build_engine(
-    name: str, network: NetworkDefinition, shape_ranges: Sequence[ShapeRange], spec: CompileSpec
+    name: str, network: NetworkDefinition, profiles: Sequence[Profile], spec: CompileSpec
 ) -> Engine:
     """Builds an engine.
 
     Args:
         name: the name of the partition.
         network: from ``conversion.convert``.
-        shape_ranges: min, opt, and max shape of each input.
+        profiles: for each optimization profile the min, opt, and max shape of each input.
         spec: the settings.
 
     Raises:
@@ -157,11 +176,11 @@ def build_engine(
     flavour = check_buildable(spec)
     config = network.builder.create_builder_config()
     _configure(config, flavour, spec)
-    if any(-1 in network.definition.get_input(i).shape for i in range(len(shape_ranges))):
-        profile = network.builder.create_optimization_profile()
-        for binding, (low, opt, high) in zip(network.input_names, shape_ranges, strict=True):
-            profile.set_shape(binding, low, opt, high)
-        config.add_optimization_profile(profile)
+    definition = network.definition
+    inputs = [_binding(definition.get_input(i)) for i in range(definition.num_inputs)]
+    if any(-1 in binding.shape for binding in inputs):
+        for profile in profiles:
+            _add_profile(config, network, profile)
     with _on_gpu(spec), _timing_cache(config, network.logger, spec):
         plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
@@ -171,17 +190,23 @@ def build_engine(
             "torch_executed_ops, or report this with the model.",
             network.logger.lines,
         )
-    definition = network.definition
-    inputs = [definition.get_input(i) for i in range(definition.num_inputs)]
-    outputs = [definition.get_output(i) for i in range(definition.num_outputs)]
+    # Not before: a network that TensorRT refuses may have outputs without a shape.
+    outputs = [_binding(definition.get_output(i)) for i in range(definition.num_outputs)]
     return Engine(
         name=name,
         plan=bytes(plan),
-        inputs=tuple(_binding(t) for t in inputs),
-        outputs=tuple(_binding(t) for t in outputs),
-        shape_ranges=tuple(shape_ranges),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        profiles=tuple(profiles),
         provenance=_provenance(flavour, spec),
     )
+
+
+def _add_profile(config: Any, network: NetworkDefinition, ranges: Profile) -> None:
+    profile = network.builder.create_optimization_profile()
+    for binding, (low, opt, high) in zip(network.input_names, ranges, strict=True):
+        profile.set_shape(binding, low, opt, high)
+    config.add_optimization_profile(profile)
 
 
 def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:

@@ -11,11 +11,9 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
+from trtcompile.dims import UNBOUNDED
 from trtcompile.errors import SettingsError
 from trtcompile.inputs import Input, flat_inputs
-
-#: Above this, torch.export means "no upper bound".
-_UNBOUNDED = 2**31
 
 
 def inputs_of(program: ExportedProgram) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -90,7 +88,7 @@ def _user_inputs(program: ExportedProgram) -> list[Any]:
 def _input(program: ExportedProgram, node: Node) -> Input:
     value = node.meta["val"]
     ranges = _ranges(program, value)
-    if any(high >= _UNBOUNDED for _, high in ranges):
+    if any(high >= UNBOUNDED for _, high in ranges):
         raise SettingsError(
             f"the ExportedProgram takes {_described(program, value)} for {node.name}, and an engine needs an upper "
             "bound for each size. Give Dim a max, or pass inputs with min_shape, opt_shape, and max_shape."
@@ -113,8 +111,8 @@ def _range(program: ExportedProgram, size: Any) -> tuple[int, int]:
         return size, size
     allowed = program.range_constraints.get(size.node.expr)
     if allowed is None:
-        return 0, _UNBOUNDED
-    high = _UNBOUNDED if allowed.upper == int_oo else min(int(allowed.upper), _UNBOUNDED)
+        return 0, UNBOUNDED
+    high = UNBOUNDED if allowed.upper == int_oo else min(int(allowed.upper), UNBOUNDED)
     return int(allowed.lower), high
 
 
@@ -124,7 +122,7 @@ def _hint(size: Any) -> int:
 
 def _described(program: ExportedProgram, value: torch.Tensor) -> str:
     sizes = [
-        str(low) if low == high else f"{low}..{'' if high >= _UNBOUNDED else high}"
+        str(low) if low == high else f"{low}..{'' if high >= UNBOUNDED else high}"
         for low, high in _ranges(program, value)
     ]
     return f"[{', '.join(sizes)}] {str(value.dtype).removeprefix('torch.')}"

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from trtcompile.dims import Dim, SizeRange, check_name, is_dim, is_size
 from trtcompile.errors import SettingsError
 
 Shape = tuple[int, ...]
+
+_RANGE = ("min_shape", "opt_shape", "max_shape")
 
 
 @dataclass(frozen=True, init=False)
@@ -19,15 +22,19 @@ class Input:
     """One input tensor of a model: ``Input((1, 3, 32, 32))`` or a range of shapes.
 
     Args:
-        shape: the only shape accepted; or leave it out and give all three of the next.
+        shape: the only shape accepted, but for sizes that are a ``Dim`` (or a ``torch.export.Dim`` with a max); or
+            leave it out and give all three of the next.
         min_shape: the smallest shape accepted.
         opt_shape: the shape that the engine is tuned for.
         max_shape: the largest shape accepted. Dimensions where min and max differ are dynamic.
         dtype: the element type that ``forward`` will receive.
         name: a name for messages.
+        dims: names of dimensions by index, for shapes that are given as min, opt, and max. Dimensions of one name are
+            equally large, in all inputs.
 
     Raises:
-        SettingsError: shapes are missing, of different rank, or not min <= opt <= max.
+        SettingsError: shapes are missing, of different rank, or not min <= opt <= max; or a name is given to
+            dimensions of different ranges.
     """
 
     min_shape: Shape
@@ -35,17 +42,20 @@ class Input:
     max_shape: Shape
     dtype: torch.dtype
     name: str | None
+    named_dims: tuple[tuple[int, str], ...]
 
     def __init__(
         self,
-        shape: Sequence[int] | None = None,
+        shape: Sequence[Any] | None = None,
         *,
         min_shape: Sequence[int] | None = None,
         opt_shape: Sequence[int] | None = None,
         max_shape: Sequence[int] | None = None,
         dtype: torch.dtype = torch.float32,
         name: str | None = None,
+        dims: Mapping[int, str] | None = None,
     ) -> None:
+        names_of_dims = _checked_names(dims)
         ranged = (min_shape, opt_shape, max_shape)
         if (shape is None) == all(s is None for s in ranged):
             raise SettingsError(
@@ -53,15 +63,21 @@ class Input:
                 "Input(min_shape=..., opt_shape=..., max_shape=...)."
             )
         if shape is not None:
-            low = opt = high = _as_shape("shape", shape)
+            sizes = _as_sizes(shape)
+            low, opt, high = (tuple(size[which] for size, _ in sizes) for which in range(3))
+            for index, (_, own) in enumerate(sizes):
+                if own is not None and names_of_dims.setdefault(index, own) != own:
+                    raise SettingsError(
+                        f"dimension {index} of an Input is {own!r}, and dims names it {names_of_dims[index]!r}. Leave "
+                        "it out of dims."
+                    )
         else:
-            names = ("min_shape", "opt_shape", "max_shape")
-            missing = [n for n, s in zip(names, ranged, strict=True) if s is None]
+            missing = [n for n, s in zip(_RANGE, ranged, strict=True) if s is None]
             if missing:
                 raise SettingsError(
                     f"Input lacks {', '.join(missing)}. Give min_shape, opt_shape, and max_shape."
                 )
-            low, opt, high = (_as_shape(n, s) for n, s in zip(names, ranged, strict=True))
+            low, opt, high = (_as_shape(n, s) for n, s in zip(_RANGE, ranged, strict=True))
         same_rank = len(low) == len(opt) == len(high)
         if not same_rank or any(not a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
             raise SettingsError(
@@ -73,12 +89,22 @@ class Input:
             )
         if name is not None and not isinstance(name, str):
             raise SettingsError(f"Input name is {name!r}. Use a string.")
+        if any(index >= len(low) for index in names_of_dims):
+            raise SettingsError(
+                f"dims is {names_of_dims}, and the Input has {len(low)} dimensions. Count from 0."
+            )
         for field, value in zip(
-            ("min_shape", "opt_shape", "max_shape", "dtype", "name"),
-            (low, opt, high, dtype, name),
+            ("min_shape", "opt_shape", "max_shape", "dtype", "name", "named_dims"),
+            (low, opt, high, dtype, name, tuple(sorted(names_of_dims.items()))),
             strict=True,
         ):
             object.__setattr__(self, field, value)
+        dim_ranges((self,))
+
+    @property
+    def dims(self) -> dict[int, str]:
+        """The names of dimensions that have one, by index."""
+        return dict(self.named_dims)
 
     @property
     def is_dynamic(self) -> bool:
@@ -90,6 +116,10 @@ class Input:
         """The dimensions whose size has a range."""
         pairs = zip(self.min_shape, self.max_shape, strict=True)
         return tuple(d for d, (low, high) in enumerate(pairs) if low != high)
+
+    def sizes_of(self, dim: int) -> SizeRange:
+        """The min, opt, and max size of a dimension."""
+        return self.min_shape[dim], self.opt_shape[dim], self.max_shape[dim]
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape lies within min and max."""
@@ -116,17 +146,31 @@ class Input:
 
     def with_name(self, name: str) -> Input:
         """The same with a name."""
-        return Input(
-            min_shape=self.min_shape,
-            opt_shape=self.opt_shape,
-            max_shape=self.max_shape,
-            dtype=self.dtype,
-            name=name,
-        )
+        return self._changed(name=name)
+
+    def with_dims(self, dims: Mapping[int, str]) -> Input:
+        """The same with other names of dimensions."""
+        return self._changed(dims=dims)
+
+    def with_ranges(self, ranges: Mapping[str, SizeRange]) -> Input:
+        """The same with other ranges for dimensions of these names."""
+        shapes = [list(shape) for shape in (self.min_shape, self.opt_shape, self.max_shape)]
+        for index, name in self.named_dims:
+            for shape, size in zip(shapes, ranges.get(name, self.sizes_of(index)), strict=True):
+                shape[index] = size
+        return self._changed(**dict(zip(_RANGE, shapes, strict=True)))
+
+    def _changed(self, **changes: Any) -> Input:
+        fields = {"dtype": self.dtype, "name": self.name, "dims": self.dims}
+        fields.update({name: getattr(self, name) for name in _RANGE})
+        return Input(**{**fields, **changes})
 
     def describe(self) -> str:
         """The accepted shapes and dtype, for messages."""
         dtype = str(self.dtype).removeprefix("torch.")
+        if self.named_dims:
+            names = ", ".join(f"{index} is {name!r}" for index, name in self.named_dims)
+            dtype += f" where dimension {names}"
         if not self.is_dynamic:
             return f"{list(self.opt_shape)} {dtype}"
         return f"min {list(self.min_shape)} opt {list(self.opt_shape)} max {list(self.max_shape)} {dtype}"
@@ -147,16 +191,74 @@ def _as_shape(name: str, value: Any) -> Shape:
             f"Input {name} is {value!r}. Use a sequence of sizes such as (1, 3, 32, 32)."
         )
     shape = tuple(value)
-    if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
-        raise SettingsError(f"Input {name} is {value!r}. Use whole numbers of at least 0.")
+    if any(not is_size(size) for size in shape):
+        more = " Give dimensions with a name in shape alone." if any(map(is_dim, shape)) else ""
+        raise SettingsError(f"Input {name} is {value!r}. Use whole numbers of at least 0.{more}")
     return shape
+
+
+def _as_sizes(value: Any) -> list[tuple[SizeRange, str | None]]:
+    """The range and the name of each size."""
+    shape = tuple(value) if isinstance(value, (list, tuple)) else _as_shape("shape", value)
+    dims = {index: _as_dim(size) for index, size in enumerate(shape) if is_dim(size)}
+    numbers = [dims[index].opt if index in dims else size for index, size in enumerate(shape)]
+    return [
+        (dims[index].sizes, dims[index].name) if index in dims else ((size, size, size), None)
+        for index, size in enumerate(_as_shape("shape", numbers))
+    ]
+
+
+def _as_dim(size: Any) -> Dim:
+    return size if isinstance(size, Dim) else Dim.from_torch(size)
+
+
+def _checked_names(dims: Mapping[int, str] | None) -> dict[int, str]:
+    if dims is None:
+        return {}
+    if not isinstance(dims, Mapping) or not all(map(is_size, dims)):
+        raise SettingsError(
+            f"Input dims is {dims!r}. Use a dictionary from index to name, such as {{0: 'batch'}}."
+        )
+    for name in dims.values():
+        check_name(name)
+    return dict(dims)
+
+
+def dim_ranges(inputs: Iterable[Input]) -> dict[str, SizeRange]:
+    """The min, opt, and max size of each named dimension.
+
+    Raises:
+        SettingsError: two dimensions of one name have different ranges.
+    """
+    ranges: dict[str, SizeRange] = {}
+    for spec in inputs:
+        for index, name in spec.named_dims:
+            own = spec.sizes_of(index)
+            first = ranges.setdefault(name, own)
+            if own != first:
+                raise SettingsError(
+                    f"dimension {name!r} has min {first[0]} opt {first[1]} max {first[2]} in one place and min "
+                    f"{own[0]} opt {own[1]} max {own[2]} in another. Use one Dim in both, or two names."
+                )
+    return ranges
+
+
+def shared_dims(inputs: Sequence[Input]) -> tuple[tuple[str, list[tuple[int, int]]], ...]:
+    """For each named dimension of several places these: the numbers of the input and of its dimension."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, spec in enumerate(inputs):
+        for index, name in spec.named_dims:
+            places.setdefault(name, []).append((number, index))
+    return tuple((name, found) for name, found in places.items() if len(found) > 1)
 
 
 def _is_leaf(value: Any) -> bool:
     if isinstance(value, (Input, torch.Tensor)):
         return True
     is_sizes = isinstance(value, (tuple, list, torch.Size)) and len(value) > 0
-    return is_sizes and all(isinstance(size, int) and not isinstance(size, bool) for size in value)
+    return is_sizes and all(
+        is_dim(size) or (isinstance(size, int) and not isinstance(size, bool)) for size in value
+    )
 
 
 def parse_inputs(inputs: Any) -> tuple[Any, ...]:

@@ -22,7 +22,14 @@ _FRAME = re.compile(
 )
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _OWN = str(Path(__file__).parent) + os.sep
+_GENERATED = (_TORCH, "<string>", "<eval_with_key>")
 _CALLED_FROM = "trtcompile_called_from"
+
+#: Properties of a tensor that are computed by operators; the others, and these methods, only tell what is known.
+_COMPUTED = frozenset(("T", "H", "mT", "mH", "data", "grad", "imag", "real"))
+_QUESTIONS = frozenset(
+    ("dim", "numel", "size", "stride", "storage_offset", "untyped_storage", "_is_view")
+) | frozenset(("is_conj", "is_inference", "is_neg"))
 
 
 def layer_name(node: Node) -> str:
@@ -60,13 +67,27 @@ class NotingSourceLines(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (
+            torch.compiler.is_dynamo_compiling()
+        ):  # inside of torch.cond, where frames cannot be read
+            return func(*args, **(kwargs or {}))
+        if _is_question(func):
+            return func(*args, **(kwargs or {}))
         frame: Any = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith((_TORCH, "<string>")):
+        while frame is not None and frame.f_code.co_filename.startswith(_GENERATED):
             frame = frame.f_back
         if frame is None or frame.f_code.co_filename.startswith(_OWN):  # no code of the user
             return func(*args, **(kwargs or {}))
         with annotate({_CALLED_FROM: (frame.f_code.co_filename, frame.f_lineno)}):
             return func(*args, **(kwargs or {}))
+
+
+def _is_question(function: Any) -> bool:
+    """Whether a function makes no node; tracing calls it more often than all operators together."""
+    name = getattr(function, "__name__", "")
+    if name == "__get__":
+        return getattr(function.__self__, "__name__", "") not in _COMPUTED
+    return name in _QUESTIONS
 
 
 def source_line(node: Node) -> str:
@@ -75,10 +96,11 @@ def source_line(node: Node) -> str:
     if noted is not None:
         file, line = noted
         return f"{file}:{line}  {linecache.getline(file, line).strip()}"
-    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
+    trace = _FRAME.finditer(node.meta.get("stack_trace") or "")
+    frames = [frame for frame in trace if not frame["file"].startswith("<eval_with_key>")]
     if not frames:
         return "(no source line recorded)"
-    own = [f for f in frames if not f["file"].startswith((_TORCH, "<eval_with_key>"))]
+    own = [f for f in frames if not f["file"].startswith(_TORCH)]
     frame = (own or frames)[-1]
     return f"{frame['file']}:{frame['line']}  {frame['code'].strip()}"
 

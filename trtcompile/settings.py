@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from trtcompile.dims import SizeRange, is_size
 from trtcompile.errors import SettingsError
 
 SUPPORTED_PRECISIONS: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.int8)
@@ -160,7 +161,8 @@ class CompileSpec:
         enabled_precisions: any set of ``torch.float32``, ``torch.float16``, ``torch.int8`` (``torch.float`` and
             ``torch.half`` are the same types). INT8 goes where the placement rules put Q/DQ; FP16 is used
             elsewhere only if listed, else FP32.
-        calibrator: gives the activation scales for INT8: a calibrator of ``trtcompile.ptq``.
+        calibrator: gives the activation scales for INT8: a calibrator of ``trtcompile.ptq``, or an object of a class
+            derived from one of TensorRT's calibrators.
         device: a ``Device`` or anything that ``Device.from_any`` reads.
         min_block_size: when a model does not fit into one engine, engines with fewer operators than this
             are run by PyTorch instead.
@@ -175,6 +177,9 @@ class CompileSpec:
         optimization_level: builder effort from 0 (fast build) to 5 (fast engine); None for TensorRT's default.
         timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.
         use_cuda_graphs: replays each engine as a CUDA graph, captured once for each input shape.
+        optimization_profiles: ranges that each engine is tuned for apart, as a list such as
+            ``[{"batch": (1, 1, 1)}, {"batch": (2, 16, 32)}]``: min, opt, and max of named dimensions. ``forward`` takes
+            the first profile that accepts the shapes. None tunes for the opt shapes of the inputs alone.
 
     Raises:
         SettingsError: a value has the wrong type, is out of range, or contradicts another.
@@ -193,10 +198,11 @@ class CompileSpec:
     optimization_level: int | None = None
     timing_cache_file: str | None = None
     use_cuda_graphs: bool = False
+    optimization_profiles: tuple[tuple[tuple[str, SizeRange], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         setattr_ = object.__setattr__
-        setattr_(self, "enabled_precisions", _precisions(self.enabled_precisions))
+        setattr_(self, "enabled_precisions", as_precisions(self.enabled_precisions))
         setattr_(self, "device", Device.from_any(self.device))
         setattr_(self, "torch_executed_ops", _operator_names(self.torch_executed_ops))
         for name in ("torch_executed_modules", "torch_executed_nodes"):
@@ -210,22 +216,18 @@ class CompileSpec:
             _require_int("optimization_level", self.optimization_level, low=0, high=5)
         if self.timing_cache_file is not None:
             setattr_(self, "timing_cache_file", _path("timing_cache_file", self.timing_cache_file))
+        if self.optimization_profiles is not None:
+            setattr_(self, "optimization_profiles", _profiles(self.optimization_profiles))
         self._check_calibrator()
 
     def _check_calibrator(self) -> None:
-        if self.uses_int8 and self.calibrator is None:
-            raise SettingsError(
-                "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges. Pass "
-                "calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or CacheCalibrator(cache_file) to reuse "
-                "a calibration table."
-            )
         if self.calibrator is not None and not self.uses_int8:
             raise SettingsError(
                 "a calibrator was given, but enabled_precisions has no torch.int8, so it would have no effect. Add "
                 "torch.int8 to enabled_precisions or drop the calibrator."
             )
-        if self.calibrator is not None and not callable(
-            getattr(self.calibrator, "calibrate", None)
+        if self.calibrator is not None and not any(
+            callable(getattr(self.calibrator, name, None)) for name in ("calibrate", "get_batch")
         ):
             raise SettingsError(
                 f"calibrator is a {type(self.calibrator).__name__}, which is not a calibrator. Wrap a DataLoader as "
@@ -282,6 +284,12 @@ class CompileSpec:
             "workspace_size": self.workspace_size,
             "optimization_level": self.optimization_level,
             "use_cuda_graphs": self.use_cuda_graphs,
+            "optimization_profiles": None
+            if self.optimization_profiles is None
+            else [
+                {name: list(sizes) for name, sizes in profile}
+                for profile in self.optimization_profiles
+            ],
         }
 
 
@@ -305,7 +313,12 @@ def _path(name: str, value: object) -> str:
     return path
 
 
-def _precisions(value: Any) -> frozenset[torch.dtype]:
+def as_precisions(value: Any) -> frozenset[torch.dtype]:
+    """Checks ``enabled_precisions``; a single dtype stands for a set of one.
+
+    Raises:
+        SettingsError: it is no set of supported dtypes.
+    """
     if isinstance(value, torch.dtype):
         value = {value}
     try:
@@ -324,6 +337,37 @@ def _precisions(value: Any) -> frozenset[torch.dtype]:
             "enabled_precisions is empty. Name at least one of torch.float32, torch.float16, torch.int8."
         )
     return precisions
+
+
+def _profiles(value: Any) -> tuple[tuple[tuple[str, SizeRange], ...], ...]:
+    """Pairs, sorted, since dictionaries have no hash; pairs are taken again where a spec is copied."""
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or not all(map(_is_profile, value)):
+        raise SettingsError(
+            f"optimization_profiles is {value!r}. Use a list of dictionaries such as [{{'batch': (1, 1, 1)}}, "
+            "{'batch': (2, 16, 32)}], or None."
+        )
+    return tuple(
+        tuple(sorted((name, _size_range(name, sizes)) for name, sizes in dict(profile).items()))
+        for profile in value
+    )
+
+
+def _is_profile(value: Any) -> bool:
+    pairs = value.items() if isinstance(value, Mapping) else value
+    return isinstance(value, (Mapping, tuple)) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
+    )
+
+
+def _size_range(name: str, sizes: Any) -> SizeRange:
+    is_triple = isinstance(sizes, (list, tuple)) and len(sizes) == 3 and all(map(is_size, sizes))
+    if not is_triple or not sizes[0] <= sizes[1] <= sizes[2]:
+        raise SettingsError(
+            f"optimization_profiles has {sizes!r} for {name!r}. Use whole numbers (min, opt, max) with min <= opt <= "
+            "max."
+        )
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _names(option: str, value: Any) -> frozenset[str]:

@@ -567,6 +567,189 @@ class TestChangedWeights:
         assert_matches(compiled, model, x)
 
 
+def marked(tensor: torch.Tensor, dim: int = 0, low: int = 2, high: int = 15) -> torch.Tensor:
+    torch._dynamo.mark_dynamic(tensor, dim, min=low, max=high)
+    return tensor
+
+
+def graphs() -> int:
+    """How many graphs dynamo captured."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+class TestRanges:
+    """``mark_dynamic`` with a max: one engine for all sizes."""
+
+    @pytest.fixture(autouse=True)
+    def _no_counts(self) -> None:
+        torch._dynamo.utils.counters.clear()
+
+    def test_one_engine(self, modules: Compiled) -> None:
+        model = net()
+        compiled = trt(model)
+        for batch in (4, 2, 15, 7):
+            assert_matches(compiled, model, marked(image(batch)))
+        assert_matches(compiled, model, image(9))  # that is not marked
+        assert (len(modules), graphs()) == (1, 1)
+        (spec,) = modules[0].arguments
+        assert (spec.min_shape[0], spec.opt_shape[0], spec.max_shape[0]) == (2, 4, 15)
+        assert modules[0].engines[0].profiles == ((((2, 3, 8, 8), (4, 3, 8, 8), (15, 3, 8, 8)),),)
+        assert not modules[0].report.fallbacks  # type: ignore[union-attr]
+
+    def test_sizes_that_have_to_be_equal(self, modules: Compiled) -> None:
+        def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return (x + y).reshape(x.shape[0], -1, 1).relu() * y.shape[0]
+
+        compiled = trt(function)
+        for rows in (4, 15, 2):
+            assert_matches(
+                compiled, function, marked(torch.randn(rows, 3)), marked(torch.randn(rows, 3))
+            )
+        assert (len(modules), graphs()) == (1, 1)
+        first, second = modules[0].arguments
+        assert first.dims == second.dims and list(first.dims) == [0]
+
+    def test_guards_that_two_sizes_are_equal_are_kept(self, modules: Compiled) -> None:
+        """Dynamo took two sizes for one; where they differ, it captures again."""
+
+        def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.relu().sum(0) - y.tanh().sum(0)
+
+        compiled = trt(function)
+        for rows in ((4, 4), (6, 6), (5, 7), (3, 2)):
+            x, y = (marked(torch.randn(r, 3)) for r in rows)
+            assert_matches(compiled, function, x, y)
+        assert len(modules) == graphs() <= 2
+
+    def test_other_ranges_are_kept(self, modules: Compiled) -> None:
+        """A size out of the range is not the engine's."""
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval()
+        compiled = trt(model)
+        assert_matches(compiled, model, marked(torch.randn(4, 3)))
+        for rows in (1, 40):
+            assert_matches(compiled, model, torch.randn(rows, 3))
+        assert modules[0].engines[0].profiles[0][0][2] == (15, 3)
+        assert len(modules) == graphs() == 3
+
+    def test_two_ranges_and_a_size_in_the_computation(self, modules: Compiled) -> None:
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return (x * x.shape[0]).relu().reshape(-1, 3) + x.shape[1] * x.shape[0]
+
+        compiled = trt(function)
+        for rows, columns in ((4, 6), (3, 2), (15, 9)):
+            x = marked(marked(torch.randn(rows, columns, 3)), 1, 2, 9)
+            assert_matches(compiled, function, x)
+        assert (len(modules), graphs()) == (1, 1)
+
+    def test_integers_beside_a_range(self, modules: Compiled) -> None:
+        """Dynamo makes a symbol of an integer that changes: each value is compiled in, sizes stay of a range."""
+
+        def function(x: torch.Tensor, times: int) -> torch.Tensor:
+            return x.relu() * times + x.shape[0]
+
+        compiled = trt(function)
+        for rows, times in ((4, 3), (6, 3), (7, 5), (9, 6), (2, 6), (15, 5), (3, 3)):
+            assert_matches(compiled, function, marked(torch.randn(rows, 3)), times)
+        assert graphs() == 2
+        assert len(modules) == 4  # 3 in its own graph; 5, 6, and 3 in one that takes any
+
+    def test_a_dimension_without_a_bound_beside_one_with(self, modules: Compiled) -> None:
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return x.relu() * 2
+
+        compiled = trt(function)
+        for rows, columns in ((4, 3), (6, 3), (7, 5), (9, 5)):
+            x = marked(torch.randn(rows, columns))
+            torch._dynamo.mark_dynamic(x, 1)
+            assert_matches(compiled, function, x)
+        assert graphs() == 1
+        assert [m.engines[0].inputs[0].shape for m in modules] == [(-1, 3), (-1, 5)]
+
+    @pytest.mark.parametrize("mark", ["mark_dynamic", "maybe_mark_dynamic"])
+    def test_marks_without_a_bound(self, modules: Compiled, mark: str) -> None:
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return x.relu() * 2
+
+        compiled = trt(function)
+        for rows in (4, 6, 4):
+            x = torch.randn(rows, 3)
+            getattr(torch._dynamo, mark)(x, 0)
+            assert_matches(compiled, function, x)
+        assert graphs() == 1
+        assert [m.engines[0].inputs[0].shape for m in modules] == [(4, 3), (6, 3)]
+
+    def test_bounds_that_dynamo_finds_are_nobodys_wish(self, modules: Compiled) -> None:
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return x.relu() * 2 if x.shape[0] < 100 else x
+
+        compiled = trt(function, dynamic=True)
+        for rows in (4, 6):
+            assert_matches(compiled, function, torch.randn(rows, 3))
+        assert graphs() == 1
+        assert [m.engines[0].inputs[0].shape for m in modules] == [(4, 3), (6, 3)]
+
+    def test_a_graph_that_cannot_have_a_range(
+        self, modules: Compiled, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        capture = compiled_graph.capture
+
+        def fixed_sizes_only(model: Any, arguments: Any, **options: Any) -> Any:
+            if any(spec.is_dynamic for spec in arguments):
+                raise UnsupportedGraphError("not with a range.")
+            return capture(model, arguments, **options)
+
+        monkeypatch.setattr(compiled_graph, "capture", fixed_sizes_only)
+        model = net()
+        compiled = trt(model)
+        with pytest.warns(TRTCompileWarning, match="each set of input shapes.*not with a range"):
+            assert_matches(compiled, model, marked(image(4)))
+        for batch in (6, 4, 6):
+            assert_matches(compiled, model, marked(image(batch)))
+        assert graphs() == 1
+        assert [m.engines[0].inputs[0].shape[0] for m in modules] == [4, 6]
+
+    def test_changed_weights_are_noticed_at_any_size(self) -> None:
+        model = net()
+        compiled = trt(model)
+        assert_matches(compiled, model, marked(image(4)))
+        _in_place(model)
+        with pytest.raises(StaleWeightsError), torch.no_grad():
+            compiled(image(3))
+
+    def test_int8(self, modules: Compiled) -> None:
+        model = net()
+        compiled = trt(model, **int8([image(5)]))
+        for batch in (4, 15):
+            compiled(marked(image(batch)))
+        assert len(modules) == 1
+        assert modules[0].report.multiply_add_share("INT8") == 1.0  # type: ignore[union-attr]
+
+    def test_many_sizes_without_a_range_are_worth_a_hint(self) -> None:
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return x.relu() * 2
+
+        compiled = trt(function, dynamic=True)
+        for rows in range(2, 10):
+            assert_matches(compiled, function, torch.randn(rows, 20))
+        with pytest.warns(TRTCompileWarning, match=r"9 sets of input shapes.*mark_dynamic"):
+            assert_matches(compiled, function, torch.randn(10, 20))
+        for rows in (11, 12):  # once
+            assert_matches(compiled, function, torch.randn(rows, 20))
+
+    def test_many_numbers_are_not(self) -> None:
+        def function(x: torch.Tensor, times: int) -> torch.Tensor:
+            return x.relu() * times
+
+        compiled, x = trt(function, dynamic=True), torch.randn(2, 3)
+        for times in range(2, 13):
+            assert_matches(compiled, function, x, times)
+
+    def test_optimization_profiles_are_refused(self) -> None:
+        compiled = trt(net(), optimization_profiles=[{"batch": (1, 1, 1)}])
+        with pytest.raises(SettingsError, match=r"optimization_profiles.*trtcompile\.Dim"):
+            compiled(image())
+
+
 def int8(batches: Any, **arguments: Any) -> dict[str, Any]:
     return {
         "enabled_precisions": {torch.int8},

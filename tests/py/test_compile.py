@@ -17,6 +17,7 @@ import trtcompile
 from trtcompile import (
     AutogradError,
     Device,
+    Dim,
     EngineLoadError,
     Input,
     InputMismatchError,
@@ -83,6 +84,31 @@ class TestResults:
     @classmethod
     def model(cls) -> Net:
         return net()
+
+    @pytest.mark.parametrize("batch", [2, Dim("batch", min=1, opt=2, max=5)], ids=["one", "range"])
+    def test_a_graph_module(self, model: Net, batch: Any) -> None:
+        """What torch.fx makes of a model, changed by hand."""
+        traced = torch.fx.symbolic_trace(model)
+        for node in traced.graph.nodes:
+            if node.target is torch.relu:
+                node.target = torch.tanh
+        traced.recompile()
+        traced.eval()
+        code = traced.code
+        compiled = compile_(traced, [(batch, 3, 8, 8)])
+        x = torch.randn(2, 3, 8, 8)
+        assert_matches(compiled, traced, x)
+        assert not torch.allclose(compiled(x), model(x), atol=1e-2)
+        assert len(compiled.engines) == 1 and not compiled.report.fallbacks  # type: ignore[union-attr]
+        assert traced.code == code
+
+    def test_a_graph_module_that_torch_export_made(self, model: Net) -> None:
+        x = torch.randn(2, 3, 8, 8)
+        with torch.no_grad():
+            exported = torch.export.export(model, (x,)).module()
+        with pytest.warns(TRTCompileWarning, match="train mode"):  # which eval() cannot change
+            compiled = compile_(exported, [IMAGE])
+        assert_matches(compiled, model, x)
 
     def test_one_engine(self, model: Net) -> None:
         compiled = compile_(model, [IMAGE])

@@ -20,7 +20,7 @@ def network(inputs: Any) -> tuple[NetworkDefinition, Any, CompileSpec]:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     _, partitioned, spec = partition_for_test(model, inputs)
     (part,) = partitioned.engines
-    return convert(part.graph_module), part.shape_ranges, spec
+    return convert(part.graph_module), part.profiles, spec
 
 
 def built(inputs: Any) -> Engine:
@@ -34,7 +34,7 @@ def test_bindings_and_provenance() -> None:
     assert (binding.dtype, binding.shape) == (torch.float32, (-1, 3, 8, 8))
     (output,) = engine.outputs
     assert (output.dtype, output.shape) == (torch.float32, (-1, 4, 6, 6))
-    assert engine.shape_ranges == ((RANGED.min_shape, RANGED.opt_shape, RANGED.max_shape),)
+    assert engine.profiles == (((RANGED.min_shape, RANGED.opt_shape, RANGED.max_shape),),)
     flavour = _tensorrt.load()
     assert (engine.provenance.flavour, engine.provenance.version) == (flavour.name, flavour.version)
     assert engine.provenance.compute_capabilities

@@ -81,6 +81,31 @@ def test_inputs_within_what_it_takes(model: nn.Module) -> None:
             check(module, model, 6)
 
 
+@pytest.mark.parametrize(
+    ("second", "options"),
+    [
+        (Input(min_shape=(2, 3), opt_shape=(4, 3), max_shape=(5, 3)), {}),
+        (Input((4, 3)), {}),
+        (
+            Input(min_shape=(2, 3), opt_shape=(4, 3), max_shape=(9, 3)),
+            {"optimization_profiles": [{"batch": (2, 2, 4)}]},
+        ),
+    ],
+    ids=["range", "size", "profile"],
+)
+def test_sizes_that_the_program_takes_to_be_equal(second: Input, options: Any) -> None:
+    class Adds(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.relu() + y
+
+    shapes = ({0: Dim("batch", min=2, max=9)},) * 2
+    program = export(Adds(), (torch.randn(3, 3), torch.randn(3, 3)), dynamic_shapes=shapes)
+    first = Input((trtcompile.Dim("batch", min=2, opt=4, max=9), 3))
+    compiled(program, [first, first])
+    with pytest.raises(UnsupportedGraphError, match="Give both Inputs the same Dim"):
+        compiled(program, [first, second], **options)
+
+
 def test_int8(model: nn.Module) -> None:
     loader = [(torch.randn(3, 6), {"a": torch.randn(5)}) for _ in range(3)]
     module = compiled(

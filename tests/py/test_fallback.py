@@ -13,6 +13,7 @@ from torch import nn
 
 import trtcompile
 from trtcompile import (
+    CompileSpec,
     ConversionError,
     EngineBuildError,
     SettingsError,
@@ -20,6 +21,7 @@ from trtcompile import (
     UnsupportedGraphError,
 )
 from trtcompile.conversion import REGISTRY
+from trtcompile.ptq import CacheCalibrator
 
 aten = torch.ops.aten
 X = torch.randn(2, 6)
@@ -181,6 +183,23 @@ class TestDryRun:
         report = trtcompile.dry_run(
             model, kwarg_inputs={"x": (2, 6)}, enabled_precisions={torch.half, torch.int8}
         )
+        assert [row.precision for row in report.rows if "linear" in row.operator] == ["INT8"] * 3
+
+    @pytest.mark.parametrize(
+        "value", [8, "int8", None, [[]], {"int8"}, {torch.bfloat16}, torch.float64]
+    )
+    @pytest.mark.parametrize("run", [trtcompile.compile, trtcompile.dry_run])
+    def test_malformed_precisions(self, model: Blocks, run: Any, value: Any) -> None:
+        with pytest.raises(SettingsError, match="enabled_precisions"):
+            run(model, [(2, 6)], enabled_precisions=value)
+
+    def test_something_else_for_a_spec(self, model: Blocks) -> None:
+        with pytest.raises(SettingsError, match="spec is a dict"):
+            trtcompile.dry_run(model, [(2, 6)], spec={})  # type: ignore[arg-type]
+
+    def test_precisions_of_a_spec(self, model: Blocks) -> None:
+        spec = CompileSpec(enabled_precisions={torch.int8}, calibrator=CacheCalibrator("no file"))
+        report = trtcompile.dry_run(model, [(2, 6)], spec=spec)
         assert [row.precision for row in report.rows if "linear" in row.operator] == ["INT8"] * 3
 
     def test_refusals_are_those_of_compile(self, model: Blocks) -> None:

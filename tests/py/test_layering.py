@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).parents[2] / "trtcompile"
 # A module imports from tiers above its own line only.
 TIERS = (
     ("errors", "atomic_files"),
-    ("settings", "inputs", "_tensorrt", "node_info", "export_repairs"),
-    ("exported",),
+    ("dims",),
+    ("settings", "inputs", "_tensorrt", "node_info", "export_repairs", "fake_quantizers"),
+    ("exported", "profiles", "ranged_export"),
     ("capture", "lowering", "ptq", "precision", "conversion"),
     ("partition",),
     ("engine",),

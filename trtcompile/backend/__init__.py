@@ -34,7 +34,10 @@ def trt_backend(
 
     Parameters and buffers become constants of the engine. A change of them raises ``StaleWeightsError`` at the next
     call, but for a change in place through ``parameter.data``, which PyTorch does not record: call
-    ``torch._dynamo.reset()`` after one. A graph is compiled once for each set of input shapes that it is called with.
+    ``torch._dynamo.reset()`` after one.
+
+    Sizes that ``torch._dynamo.mark_dynamic`` gave a max have one engine for their range, tuned for the first call. For
+    all others a graph is compiled once for each set of input shapes that it is called with.
 
     Args:
         graph_module: dynamo's graph; parameters and buffers are among its placeholders.

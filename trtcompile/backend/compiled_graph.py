@@ -11,13 +11,15 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from trtcompile.backend.bounded_sizes import BoundedSize
 from trtcompile.backend.dynamo_graph import DynamoGraph, number_of
 from trtcompile.backend.origin import GraphOrigin
-from trtcompile.capture import capture
+from trtcompile.capture import CapturedGraph, capture
 from trtcompile.compiler import compile_captured, undecomposed_operators
 from trtcompile.engine import check_buildable
 from trtcompile.errors import (
     CalibrationError,
+    EngineBuildError,
     SettingsError,
     StaleWeightsError,
     TRTCompileWarning,
@@ -29,6 +31,9 @@ from trtcompile.runtime import TRTModule
 from trtcompile.settings import CompileSpec
 
 _log = logging.getLogger(__name__)
+
+#: With more sets of input shapes than these, one engine for a range of them is worth a hint.
+_MANY_SHAPES = 8
 
 _WeightState = tuple[tuple[int, int], ...]
 
@@ -56,10 +61,11 @@ class CompiledGraph:
         self._mode = mode
         # None stands for a graph that PyTorch runs as it is.
         self._by_shape: dict[tuple[Any, ...], TRTModule | None] = {}
+        self._hinted = False
         self._weight_state: _WeightState | None = None
 
     def __call__(self, *values: Any) -> Any:
-        """Runs the graph, compiled for the shapes of ``values``.
+        """Runs the graph, compiled for the shapes of ``values`` or for a range that has them.
 
         Raises:
             StaleWeightsError: the weights are not those that the engines have.
@@ -67,7 +73,11 @@ class CompiledGraph:
         key = self._key(values)
         if key not in self._by_shape:
             self._check_weights(values)
-            self._by_shape[key] = self._compile(values)
+            compiled = self._compile(values)
+            # Another key than before where there can be no engine for a range.
+            key = self._key(values)
+            self._by_shape[key] = compiled
+            self._hint_at_ranges()
         compiled = self._by_shape[key]
         if compiled is None:
             return self._graph.graph_module(*values)
@@ -88,21 +98,70 @@ class CompiledGraph:
                 "of CompileSpec."
             )
         spec = CompileSpec.from_options(self._options or {})
+        if spec.optimization_profiles is not None:
+            raise SettingsError(
+                "optimization_profiles is given, and the graphs of torch.compile have no named dimensions. Use "
+                "trtcompile.compile() with trtcompile.Dim, or torch._dynamo.mark_dynamic for one range."
+            )
         check_buildable(spec)
         self._check_evaluates(spec)
         if spec.uses_int8:
             self._graph = self._graph.in_order_of_arguments(self._origin)
         if not self._graph.inputs:
             return None
-        frozen = self._graph.freeze(values)
-        inputs = tuple(
-            Input(tuple(values[i].shape), dtype=values[i].dtype) for i in self._graph.inputs
-        )
         with kept_random_state():
-            compiled = _compile_or_leave(frozen, inputs, spec)
+            compiled = self._compile_for_ranges(values, spec) if self._graph.ranges else None
+            if not self._graph.ranges:
+                compiled = _compile_or_leave(
+                    self._graph.freeze(values), self._inputs_of(values), spec
+                )
         if compiled is not None and self._weight_state is None:
             self._weight_state = self._state_of_weights(values)
         return compiled
+
+    def _compile_for_ranges(self, values: Sequence[Any], spec: CompileSpec) -> TRTModule | None:
+        """The graph with engines for all sizes in its ranges; forgets the ranges if it cannot have them."""
+        try:
+            captured = _capture(self._graph.freeze(values), self._inputs_of(values))
+            return _compile(captured, spec)
+        except (UnsupportedGraphError, EngineBuildError) as error:
+            self._graph = self._graph.without_ranges()
+            warnings.warn(
+                f"a graph gets an engine for each set of input shapes, since it cannot have one for a range: {error}",
+                TRTCompileWarning,
+                stacklevel=5,
+            )
+            return None
+
+    def _inputs_of(self, values: Sequence[Any]) -> tuple[Input, ...]:
+        """The shapes to compile for, tuned for those of ``values``."""
+        return tuple(self._input(index, values[index]) for index in self._graph.inputs)
+
+    def _input(self, index: int, tensor: torch.Tensor) -> Input:
+        ranges = self._graph.ranges.get(index, {})
+        low, high = list(tensor.shape), list(tensor.shape)
+        for dim, size in ranges.items():
+            low[dim], high[dim] = size.low, size.high
+        return Input(
+            min_shape=low,
+            opt_shape=tensor.shape,
+            max_shape=high,
+            dtype=tensor.dtype,
+            dims={dim: size.symbol for dim, size in ranges.items()},
+        )
+
+    def _hint_at_ranges(self) -> None:
+        shapes = {shape for shape, _ in self._by_shape}
+        if self._hinted or len(shapes) <= _MANY_SHAPES:
+            return
+        self._hinted = True
+        warnings.warn(
+            f"a graph has been compiled for {len(shapes)} sets of input shapes, each with engines of its own. For one "
+            "engine of all sizes in a range, call torch._dynamo.mark_dynamic(tensor, dim, min=..., max=...) on the "
+            "inputs before the first call.",
+            TRTCompileWarning,
+            stacklevel=3,
+        )
 
     def _check_evaluates(self, spec: CompileSpec) -> None:
         operators = ", ".join(self._graph.operators_in_training)
@@ -120,13 +179,23 @@ class CompiledGraph:
         )
 
     def _key(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        shapes = tuple(values[i].shape for i in self._graph.inputs)
-        return (shapes, tuple(number_of(values[i]) for i in self._graph.numbers))
+        graph = self._graph
+        shapes = tuple(_fixed_sizes(values[i].shape, graph.ranges.get(i)) for i in graph.inputs)
+        return shapes, tuple(number_of(values[i]) for i in graph.constant_numbers)
 
     def _state_of_weights(self, values: Sequence[Any]) -> _WeightState:
         return tuple(
             (t.data_ptr(), _version(t)) for t in map(values.__getitem__, self._graph.weights)
         )
+
+
+def _fixed_sizes(
+    shape: torch.Size, ranges: Mapping[int, BoundedSize] | None
+) -> tuple[int | None, ...]:
+    """A shape with None for sizes that have a range."""
+    if ranges is None:
+        return shape
+    return tuple(None if dim in ranges else size for dim, size in enumerate(shape))
 
 
 def _version(tensor: torch.Tensor) -> int:
@@ -139,12 +208,20 @@ def _compile_or_leave(
 ) -> TRTModule | None:
     """The compiled graph; None if PyTorch is to run it."""
     try:
-        captured = capture(_TracedGraph(frozen), inputs, undecomposed=undecomposed_operators())
+        captured = _capture(frozen, inputs)
     except UnsupportedGraphError as error:
         if spec.require_full_compilation or spec.uses_int8:
             raise
         warnings.warn(f"a graph stays in PyTorch: {error}", TRTCompileWarning, stacklevel=4)
         return None
+    return _compile(captured, spec)
+
+
+def _capture(frozen: GraphModule, inputs: tuple[Input, ...]) -> CapturedGraph:
+    return capture(_TracedGraph(frozen), inputs, undecomposed=undecomposed_operators())
+
+
+def _compile(captured: CapturedGraph, spec: CompileSpec) -> TRTModule | None:
     module = compile_captured(captured, spec)
     _log.info("%s", module.report)
     return module if module.engines else None

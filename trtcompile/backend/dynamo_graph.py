@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from torch._dynamo.source import (
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from trtcompile.backend.bounded_sizes import BoundedSize, bounded_sizes, symbol_of
 from trtcompile.backend.origin import GraphOrigin, source_chain
 from trtcompile.errors import CalibrationError
 
+_SIZE = torch.ops.aten.sym_size.int
 _WEIGHT_SOURCES = (ParamBufferSource, UnspecializedParamBufferSource)
 
 
@@ -33,25 +36,29 @@ class DynamoGraph:
         weights: parameters and buffers.
         inputs: other tensors.
         numbers: sizes and other numbers; dynamo passes floats as tensors.
+        ranges: for inputs that have sizes with an upper bound these, by dimension.
     """
 
     graph_module: GraphModule
     weights: tuple[int, ...]
     inputs: tuple[int, ...]
     numbers: tuple[int, ...]
+    ranges: Mapping[int, Mapping[int, BoundedSize]]
 
     @classmethod
     def read(cls, graph_module: GraphModule, example_inputs: Sequence[Any]) -> DynamoGraph:
         """Sorts out the placeholders."""
         weights, inputs, numbers = [], [], []
-        for index, node in enumerate(_placeholders(graph_module)):
+        placeholders = _placeholders(graph_module)
+        for index, node in enumerate(placeholders):
             if _is_number(node, example_inputs[index]):
                 numbers.append(index)
             elif any(isinstance(source, _WEIGHT_SOURCES) for source in source_chain(node)):
                 weights.append(index)
             else:
                 inputs.append(index)
-        return cls(graph_module, tuple(weights), tuple(inputs), tuple(numbers))
+        ranges = bounded_sizes((i, placeholders[i], example_inputs[i]) for i in inputs)
+        return cls(graph_module, tuple(weights), tuple(inputs), tuple(numbers), ranges)
 
     @property
     def operators_in_training(self) -> tuple[str, ...]:
@@ -85,10 +92,34 @@ class DynamoGraph:
                 "compiled function, so the loader's elements cannot be matched to them. Use trtcompile.compile() with "
                 "inputs=."
             )
-        return replace(self, weights=(*self.weights, *constants), inputs=tuple(inputs))
+        ranges = {index: sizes for index, sizes in self.ranges.items() if index in inputs}
+        return replace(
+            self, weights=(*self.weights, *constants), inputs=tuple(inputs), ranges=ranges
+        )
+
+    def without_ranges(self) -> DynamoGraph:
+        """The same graph, taken to be one of the sizes that it is called with."""
+        return replace(self, ranges={})
+
+    @cached_property
+    def constant_numbers(self) -> tuple[int, ...]:
+        """The numbers that are compiled in: all but those that are a size of a range."""
+        return tuple(index for index in self.numbers if index not in self._places)
+
+    @cached_property
+    def _places(self) -> Mapping[int, tuple[int, int]]:
+        """For each number that is a size of a range the input and the dimension that have it."""
+        places = {
+            size.symbol: (index, dim)
+            for index, sizes in self.ranges.items()
+            for dim, size in sizes.items()
+        }
+        nodes = _placeholders(self.graph_module)
+        symbols = {i: symbol_of(nodes[i].meta.get("example_value")) for i in self.numbers}
+        return {i: places[symbol] for i, symbol in symbols.items() if symbol in places}
 
     def freeze(self, values: Sequence[Any]) -> GraphModule:
-        """A module that takes only the inputs; weights and numbers are constants of it.
+        """A module that takes only the inputs; weights, and numbers but for sizes of a range, are constants of it.
 
         Args:
             values: a value for each placeholder. Weights are shared, not copied.
@@ -104,7 +135,12 @@ class DynamoGraph:
             root.register_buffer(name, values[index].detach())
             copies[placeholders[index]] = graph.get_attr(name)
         for index in self.numbers:
-            copies[placeholders[index]] = number_of(values[index])
+            if index in self._places:
+                source, dim = self._places[index]
+                size = graph.call_function(_SIZE, (copies[placeholders[source]], dim))
+                copies[placeholders[index]] = size
+            else:
+                copies[placeholders[index]] = number_of(values[index])
         for node in self.graph_module.graph.nodes:
             if node.op == "get_attr":
                 _copy_attribute(self.graph_module, root, str(node.target))

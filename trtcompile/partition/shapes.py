@@ -12,11 +12,17 @@ from trtcompile.errors import UnsupportedGraphError
 from trtcompile.inputs import Input
 
 ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+#: The ranges of all inputs of an engine.
+Profile = tuple[ShapeRange, ...]
 SymbolRanges = tuple[dict[Any, int], dict[Any, int], dict[Any, int]]
 
 
 def symbol_ranges(graph_module: GraphModule, inputs: Sequence[Input]) -> SymbolRanges:
-    """What each size symbol of the graph is at the min, opt, and max shapes of the inputs."""
+    """What each size symbol of the graph is at the min, opt, and max shapes of the inputs.
+
+    Raises:
+        UnsupportedGraphError: sizes that the graph takes to be equal have different ranges.
+    """
     ranges: SymbolRanges = ({}, {}, {})
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     for node, spec in zip(placeholders, inputs, strict=True):
@@ -24,7 +30,12 @@ def symbol_ranges(graph_module: GraphModule, inputs: Sequence[Input]) -> SymbolR
         for dim, size in enumerate(node.meta["val"].shape):
             if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
                 for values, shape in zip(ranges, shapes, strict=True):
-                    values.setdefault(size.node.expr, shape[dim])
+                    first = values.setdefault(size.node.expr, shape[dim])
+                    if first != shape[dim]:
+                        raise UnsupportedGraphError(
+                            f"the model needs dimension {dim} of {spec.describe()} to be as large as one that has "
+                            f"{first} where this one has {shape[dim]}. Give both Inputs the same Dim there."
+                        )
     return ranges
 
 

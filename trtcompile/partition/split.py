@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from trtcompile.inputs import Input
 from trtcompile.partition.grouping import group, is_tensor_valued
-from trtcompile.partition.shapes import ShapeRange, shape_range, symbol_ranges
+from trtcompile.partition.shapes import Profile, SymbolRanges, shape_range, symbol_ranges
 from trtcompile.partition.support import Verdicts
+from trtcompile.profiles import Profiles
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class EnginePartition:
     Attributes:
         name: the name of the submodule that stands for it in the executor.
         graph_module: placeholders are its inputs, the output is a tuple.
-        shape_ranges: min, opt, and max shape of each input.
+        profiles: for each optimization profile the min, opt, and max shape of each input; no two are equal.
         nodes: its operators in the original graph.
     """
 
     name: str
     graph_module: GraphModule
-    shape_ranges: tuple[ShapeRange, ...]
+    profiles: tuple[Profile, ...]
     nodes: tuple[Node, ...]
 
 
@@ -51,21 +52,21 @@ class PartitionedGraph:
 
 
 def partition(
-    graph_module: GraphModule, verdicts: Verdicts, inputs: Sequence[Input], min_block_size: int
+    graph_module: GraphModule, verdicts: Verdicts, profiles: Profiles, min_block_size: int
 ) -> PartitionedGraph:
     """Splits a lowered graph; the graph itself is left as it is.
 
     Args:
         graph_module: the lowered graph.
         verdicts: from ``support.judge``; blocks that are too small are added to it.
-        inputs: the ``Input`` of each placeholder.
+        profiles: for each optimization profile the ``Input`` of each placeholder.
         min_block_size: see ``CompileSpec``.
 
     Raises:
         UnsupportedGraphError: the shape of an engine's input depends on data.
     """
     by_level = group(graph_module, verdicts, min_block_size)
-    ranges = symbol_ranges(graph_module, inputs)
+    ranges = [symbol_ranges(graph_module, inputs) for inputs in profiles]
     engines = []
     for index, level in enumerate(sorted(by_level)):
         engines.append(_extract(graph_module, f"engine_{index}", by_level[level], ranges))
@@ -74,18 +75,18 @@ def partition(
     return PartitionedGraph(executor, tuple(engines), verdicts, engine_of)
 
 
-def _extract(graph_module: GraphModule, name: str, nodes: list[Node], ranges) -> EnginePartition:  # type: ignore[no-untyped-def]
+def _extract(
+    graph_module: GraphModule, name: str, nodes: list[Node], ranges: Sequence[SymbolRanges]
+) -> EnginePartition:
     members = set(nodes)
     graph = Graph()
     copies: dict[Node, Node] = {}
     attributes: dict[str, torch.Tensor] = {}
-    shape_ranges: list[ShapeRange] = []
     needed = _with_sizes(nodes)
     inputs = _tensor_inputs(needed, members)
     for node in inputs:
         copies[node] = graph.placeholder(node.name)
         copies[node].meta = dict(node.meta)
-        shape_ranges.append(shape_range(node.meta["val"], ranges))
     for node in graph_module.graph.nodes:
         if node.op == "get_attr" and any(user in needed for user in node.users):
             copies[node] = graph.node_copy(node, lambda n: copies[n])
@@ -101,7 +102,9 @@ def _extract(graph_module: GraphModule, name: str, nodes: list[Node], ranges) ->
         root.register_buffer(attribute, value)
     extracted = GraphModule(root, graph, class_name=name)
     extracted.meta["inputs"], extracted.meta["outputs"] = inputs, outputs
-    return EnginePartition(name, extracted, tuple(shape_ranges), tuple(nodes))
+    profiles = (tuple(shape_range(n.meta["val"], one) for n in inputs) for one in ranges)
+    # Where profiles do not differ in what enters this engine, one is enough.
+    return EnginePartition(name, extracted, tuple(dict.fromkeys(profiles)), tuple(nodes))
 
 
 def _is_tuple(node: Node) -> bool:
@@ -150,7 +153,7 @@ def _executor(
         if node.op == "placeholder":
             copies[node] = graph.node_copy(node)
         elif node.op == "get_attr" and any(user not in engine_of for user in node.users):
-            root.register_buffer(str(node.target), getattr(graph_module, str(node.target)))
+            _add_attribute(root, str(node.target), getattr(graph_module, str(node.target)))
             copies[node] = graph.node_copy(node)
     while pending:
         step = next(s for s in pending if all(n in copies for n in _reads(s)))
@@ -169,6 +172,13 @@ def _executor(
     executor.graph.eliminate_dead_code()
     executor.recompile()
     return executor
+
+
+def _add_attribute(root: nn.Module, name: str, value: torch.Tensor | nn.Module) -> None:
+    if isinstance(value, nn.Module):  # a branch of torch.cond: the executor's own moves to the GPU
+        root.add_module(name, copy.deepcopy(value))
+    else:
+        root.register_buffer(name, value)
 
 
 def _reads(step: Node | EnginePartition) -> Sequence[Node]:

@@ -59,6 +59,8 @@ def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | 
             return f"torch_executed_modules leaves {pattern} to PyTorch"
     converter = registry.get(node.target)
     if converter is None:
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            return f"{name} runs graphs of its own, such as one of two branches, which PyTorch does"
         if any(free_unbacked_symbols(tuple(value.shape)) for value in _tensors(node)):
             return f"the shape of what {name} gives depends on data"
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):

@@ -13,9 +13,10 @@ from torch.utils import _pytree as pytree
 
 from trtcompile.engine import Engine
 from trtcompile.errors import AutogradError, EngineLoadError, InputMismatchError
-from trtcompile.inputs import Input, flat_inputs
+from trtcompile.inputs import Input, flat_inputs, shared_dims
 from trtcompile.lowering.retarget import set_device
 from trtcompile.partition.report import PartitionReport
+from trtcompile.profiles import check_in_a_profile, resolve_profiles
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec
 
@@ -75,6 +76,8 @@ class TRTModule(nn.Module):
         self._in_spec = in_spec
         self._out_spec = out_spec
         self._inputs = flat_inputs(arguments)
+        self._shared_dims = shared_dims(self._inputs)
+        self._profiles = resolve_profiles(self._inputs, spec.optimization_profiles)
         # Kept out of nn.Module's registry: `.to()`, `.half()` and `state_dict()` must not reach into them.
         self.__dict__["_executor"] = executor
         self.__dict__["_lowered"] = lowered
@@ -135,7 +138,8 @@ class TRTModule(nn.Module):
         """Runs the model.
 
         Raises:
-            InputMismatchError: an input's number, shape, dtype, or device is not what was compiled for.
+            InputMismatchError: an input's number, shape, dtype, or device is not what was compiled for, or sizes of one
+                dimension differ.
             AutogradError: an input requires gradients while they are being recorded.
             EngineLoadError: the engines cannot run on this machine.
         """
@@ -193,7 +197,7 @@ class TRTModule(nn.Module):
     def _check(self, tensors: Sequence[Any]) -> None:
         device = self.spec.device.torch_device
         for index, (tensor, expected) in enumerate(zip(tensors, self._inputs, strict=True)):
-            label = f"input {index}" + (f" ({expected.name})" if expected.name else "")
+            label = self._label(index)
             if not isinstance(tensor, torch.Tensor):
                 raise InputMismatchError(
                     f"{label} is a {type(tensor).__name__}. Pass a tensor of {expected.describe()}."
@@ -212,6 +216,7 @@ class TRTModule(nn.Module):
                     f"{label} requires gradients, and engines have none. Call the module under torch.no_grad(), or "
                     "train the original model."
                 )
+        self._check_sizes([tensor.shape for tensor in tensors])
         # Where the engines cannot run, that is the thing to say, not that the data should be on a missing GPU.
         if not self.__dict__["_placed"] and (reason := self.runnable) is not None:
             raise EngineLoadError(f"{reason}. Compile the model on the machine that is to run it.")
@@ -220,6 +225,23 @@ class TRTModule(nn.Module):
                 raise InputMismatchError(
                     f"input {index} is on {tensor.device}, but the engines run on {device}. Move it there."
                 )
+
+    def _check_sizes(self, shapes: Sequence[torch.Size]) -> None:
+        """Checks what shapes have to be together."""
+        for name, ((first, dim), *others) in self._shared_dims:
+            size = shapes[first][dim]
+            for index, other_dim in others:
+                if shapes[index][other_dim] != size:
+                    raise InputMismatchError(
+                        f"dimension {name!r} is {size} in {self._label(first)} and {shapes[index][other_dim]} in "
+                        f"{self._label(index)}. Pass tensors that are equally large there."
+                    )
+        if self.spec.optimization_profiles is not None:
+            check_in_a_profile(self._profiles, shapes)
+
+    def _label(self, index: int) -> str:
+        name = self._inputs[index].name
+        return f"input {index}" + (f" ({name})" if name else "")
 
     def _place(self) -> None:
         """Brings the PyTorch remainder to the engines' GPU."""

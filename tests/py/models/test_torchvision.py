@@ -148,7 +148,7 @@ class Stages:
 
     def build(self) -> Engine:
         (engine,) = self.partitioned.engines
-        return build_engine("engine_0", self.network, engine.shape_ranges, self.spec)
+        return build_engine("engine_0", self.network, engine.profiles, self.spec)
 
 
 def stages(captured: CapturedGraph, **options: Any) -> Stages:

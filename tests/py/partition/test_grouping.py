@@ -150,7 +150,7 @@ def test_int8_weights_are_in_the_engine_of_their_operator() -> None:
         "linear",
     ]
     assert result.engines == [operator, operator]
-    assert [len(engine.shape_ranges) for engine in result.partitioned.engines] == [1, 1]
+    assert [len(engine.profiles[0]) for engine in result.partitioned.engines] == [1, 1]
     (simulated,) = result.lowered(vector())
     torch.testing.assert_close(result.run(vector())[0], simulated, rtol=1e-5, atol=1e-5)
 

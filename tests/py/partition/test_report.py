@@ -128,9 +128,21 @@ def test_what_pytorch_runs_is_never_called_int8() -> None:
             w = qd.dequantize_per_tensor(qd.quantize_per_tensor(self.weight, *settings), *settings)
             return torch.relu(torch.nn.functional.linear(x, w))
 
-    rows = parts(Quantized(), [vector()], "linear").report.rows
+    options = {"enabled_precisions": {torch.float, torch.int8}}
+    with pytest.warns(PrecisionWarning):
+        rows = parts(Quantized(), [vector()], "linear", **options).report.rows
     precisions = {row.operator: row.precision for row in rows if row.engine is None}
     assert precisions["aten.linear.default"] == "FP32"
+
+
+def test_a_property_that_is_an_operator_has_its_line() -> None:
+    def turned(x: Tensor) -> Tensor:
+        return x.mT
+
+    rows = parts(lambda x: torch.relu(turned(x)), [vector()]).report.rows
+    assert [row.source.partition("  ")[2] for row in rows if "relu" not in row.operator] == [
+        "return x.mT"
+    ]
 
 
 def test_operators_left_out_of_int8_are_listed_with_the_reason() -> None:

@@ -60,7 +60,7 @@ def test_an_input_that_nobody_reads() -> None:
         return torch.relu(x)
 
     result = parts(model, [vector(0), vector(1)])
-    assert len(result.partitioned.engines[0].shape_ranges) == 1
+    assert [len(profile) for profile in result.partitioned.engines[0].profiles] == [1]
     assert_runs_as(result, model, vector(0), vector(1))
 
 
@@ -71,7 +71,7 @@ def test_sizes_are_computed_where_they_are_needed() -> None:
 
     result = parts(model, [Input(min_shape=(2, 6), opt_shape=(4, 6), max_shape=(8, 6))], "sigmoid")
     assert len(result.engines) == 2
-    ranges = [engine.shape_ranges[0] for engine in result.partitioned.engines]
+    ranges = [engine.profiles[0][0] for engine in result.partitioned.engines]
     assert ranges[0] == ((2, 6), (4, 6), (8, 6))
     for rows in (2, 5, 8):
         assert_runs_as(result, model, torch.randn(rows, 6))
@@ -85,7 +85,7 @@ def test_ranges_of_what_lies_between_engines() -> None:
         model, [Input(min_shape=(2, 6), opt_shape=(4, 6), max_shape=(8, 6))], "sigmoid", "cat"
     )
     second = result.partitioned.engines[-1]
-    assert second.shape_ranges == (((3, 6), (7, 6), (15, 6)),)
+    assert second.profiles == ((((3, 6), (7, 6), (15, 6)),),)
 
 
 def test_the_graph_itself_is_left_as_it_was() -> None:

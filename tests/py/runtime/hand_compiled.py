@@ -18,6 +18,7 @@ from trtcompile.engine import Binding, Engine, Provenance
 from trtcompile.inputs import Input, flat_inputs, parse_inputs
 from trtcompile.lowering import lower
 from trtcompile.partition import judge, make_report, partition
+from trtcompile.profiles import resolve_profiles
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec, Device
@@ -37,9 +38,8 @@ def hand_compile(
     graph_module = captured.graph_module
     lower(graph_module, spec)
     verdicts = judge(graph_module, spec)
-    partitioned = partition(
-        graph_module, verdicts, flat_inputs(captured.arguments), spec.min_block_size
-    )
+    profiles = resolve_profiles(flat_inputs(captured.arguments), spec.optimization_profiles)
+    partitioned = partition(graph_module, verdicts, profiles, spec.min_block_size)
     generator = torch.Generator().manual_seed(0)
     for part in partitioned.engines:
         plan = bytes(
@@ -51,7 +51,7 @@ def hand_compile(
             plan=plan,
             inputs=tuple(_binding(node) for node in graphs["inputs"]),
             outputs=tuple(_binding(node) for node in graphs["outputs"]),
-            shape_ranges=part.shape_ranges,
+            profiles=part.profiles,
             provenance=BUILT_BY,
         )
         setattr(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import trtcompile
-from trtcompile import CompileSpec, Device, Input, TRTModule, _tensorrt
+from trtcompile import CompileSpec, Device, Dim, Input, TRTModule, _tensorrt
 from trtcompile.errors import (
     CalibrationError,
     EngineLoadError,
@@ -209,6 +209,7 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
         optimization_level=4,
         timing_cache_file="x.timing",
         use_cuda_graphs=True,
+        optimization_profiles=[{"batch": (1, 1, 1)}, {"batch": (2, 4, 8), "length": (1, 2, 3)}],
     )
 
 
@@ -346,3 +347,22 @@ def test_another_process_loads_it_and_imports_no_tensorrt(tmp_path: Path) -> Non
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert repr(module.engines) in done.stdout
+
+
+def test_named_dimensions_and_profiles_come_back(tmp_path: Path) -> None:
+    batch = Dim("batch", min=1, opt=2, max=4)
+    module, _ = hand_compile(
+        ConvNet(),
+        [Input((batch, 3, 8, 8), name="x")],
+        optimization_profiles=[{"batch": (1, 1, 1)}, {"batch": (3, 3, 4)}],
+        torch_executed_ops={"aten.relu"},
+    )
+    loaded = saved_and_loaded(module, tmp_path / "module")
+    assert_same(loaded, module)
+    assert loaded.arguments[0].dims == {0: "batch"}
+    assert [len(engine.profiles) for engine in loaded.engines] == [2, 2, 2]
+    assert loaded.spec.optimization_profiles == module.spec.optimization_profiles
+    with pytest.raises(InputMismatchError, match="batch min 1 opt 1 max 1; batch min 3"):
+        loaded(torch.randn(2, 3, 8, 8))
+    with pytest.raises(EngineLoadError):  # the shape is taken; there is no GPU
+        loaded(torch.randn(3, 3, 8, 8))

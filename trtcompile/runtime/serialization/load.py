@@ -15,6 +15,7 @@ from trtcompile import _tensorrt
 from trtcompile.engine import Engine
 from trtcompile.errors import EngineLoadError, SettingsError, TRTCompileError
 from trtcompile.inputs import flat_inputs
+from trtcompile.profiles import resolve_profiles
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.runtime.module import TRTModule
 from trtcompile.runtime.serialization.archive import MANIFEST, ArchiveError, ArchiveReader
@@ -72,7 +73,8 @@ def load(
 
     Where this machine has a GPU, the file must fit it and the TensorRT here. Where it has none, the module can still
     be looked into (``report``, ``engines``, ``calibration_table``, ``spec``), and its ``forward`` raises
-    ``EngineLoadError`` before anything is launched. A loaded module has no lowered graph.
+    ``EngineLoadError`` before anything is launched. A loaded module has no lowered graph. Where the model returns a
+    dataclass, the module that defines and registers it has to be imported first.
 
     Every byte is checked against a hash before it is used, so damage is found. Nothing in a file is unpickled or
     imported, and its graph can only call operators that compute. Its engines, though, are programs that TensorRT
@@ -144,6 +146,7 @@ def _read(archive: ArchiveReader, device: Any, namespaces: Collection[str]) -> T
     with _content_of(MANIFEST):
         graph_hash = as_text(archive.manifest.get("graph_hash"))
         spec = settings_from_json(archive.manifest.get("settings"), table)
+        resolve_profiles(flat_inputs(arguments), spec.optimization_profiles)
     built_for = (engine.provenance.compute_capabilities for engine in engines)
     spec = placed_on(spec, device, next(built_for, spec.device.compute_capabilities))
     with _content_of(EXECUTOR):

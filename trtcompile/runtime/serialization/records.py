@@ -17,6 +17,7 @@ from trtcompile.runtime.serialization.json_values import (
     MalformedError,
     as_dtype,
     as_float,
+    as_int,
     as_list,
     as_mapping,
     as_sizes,
@@ -43,6 +44,8 @@ def argument_to_json(value: Any) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             raise UnsavableError(f"the argument {value}")
         return {"constant": value}
+    if not isinstance(value, Input):
+        raise UnsavableError(f"an argument of the type {type(value).__name__}")
     return _input_to_json(value)
 
 
@@ -62,19 +65,28 @@ def _input_to_json(value: Input) -> dict[str, Any]:
         "max_shape": list(value.max_shape),
         "dtype": _name_of(value.dtype),
         "name": value.name,
+        "dims": [list(dim) for dim in value.named_dims],
     }
 
 
 def _input_from_json(value: Any) -> Input:
-    names = ("min_shape", "opt_shape", "max_shape", "dtype", "name")
-    low, opt, high, dtype, name = fields(value, *names)
+    names = ("min_shape", "opt_shape", "max_shape", "dtype", "name", "dims")
+    low, opt, high, dtype, name, dims = fields(value, *names)
     return Input(
         min_shape=as_sizes(low),
         opt_shape=as_sizes(opt),
         max_shape=as_sizes(high),
         dtype=as_dtype(dtype),
         name=None if name is None else as_text(name),
+        dims=dict(_dim(dim) for dim in as_list(dims)),
     )
+
+
+def _dim(value: Any) -> tuple[int, str]:
+    pair = as_list(value)
+    if len(pair) != 2:
+        raise MalformedError(f"{shown(value)} stands where a dimension and its name should")
+    return as_int(pair[0]), as_text(pair[1])
 
 
 def engine_to_json(engine: Engine) -> dict[str, Any]:
@@ -83,26 +95,32 @@ def engine_to_json(engine: Engine) -> dict[str, Any]:
         "name": engine.name,
         "inputs": [_binding_to_json(binding) for binding in engine.inputs],
         "outputs": [_binding_to_json(binding) for binding in engine.outputs],
-        "shape_ranges": [[list(shape) for shape in shapes] for shapes in engine.shape_ranges],
+        "profiles": [
+            [[list(shape) for shape in shapes] for shapes in profile] for profile in engine.profiles
+        ],
         "provenance": record_to_json(engine.provenance),
     }
 
 
 def engine_from_json(value: Any, plan: bytes) -> Engine:
     """The inverse of ``engine_to_json``, with the plan."""
-    names = ("name", "inputs", "outputs", "shape_ranges", "provenance")
-    name, inputs, outputs, shape_ranges, provenance = fields(value, *names)
+    names = ("name", "inputs", "outputs", "profiles", "provenance")
+    name, inputs, outputs, profiles, provenance = fields(value, *names)
     engine = Engine(
         name=as_text(name),
         plan=plan,
         inputs=tuple(_binding_from_json(binding) for binding in as_list(inputs)),
         outputs=tuple(_binding_from_json(binding) for binding in as_list(outputs)),
-        shape_ranges=tuple(_shape_range(shapes) for shapes in as_list(shape_ranges)),
+        profiles=tuple(
+            tuple(_shape_range(shapes) for shapes in as_list(profile))
+            for profile in as_list(profiles)
+        ),
         provenance=record_from_json(EngineProvenance, provenance),
     )
-    if len(engine.shape_ranges) != len(engine.inputs):
+    ranges = [len(profile) for profile in engine.profiles]
+    if not ranges or any(count != len(engine.inputs) for count in ranges):
         raise MalformedError(
-            f"{engine.name} has {len(engine.inputs)} inputs and {len(engine.shape_ranges)} shape ranges"
+            f"{engine.name} has {len(engine.inputs)} inputs, and its profiles have {ranges} shape ranges"
         )
     return engine
 

@@ -53,8 +53,8 @@ def save(compiled: TRTModule, path: str | os.PathLike[str]) -> None:
 
     Raises:
         SettingsError: ``compiled`` is no compiled module, or ``path`` no path.
-        UnsupportedGraphError: the module has something that files do not hold, such as an output of a class of its
-            own or an operator that works by side effects.
+        UnsupportedGraphError: the module has something that files do not hold, such as an output of a class that is
+            no registered dataclass, an operator that works by side effects, or ``torch.cond``.
         OSError: the file cannot be written.
     """
     if not isinstance(compiled, TRTModule):
@@ -67,8 +67,9 @@ def save(compiled: TRTModule, path: str | os.PathLike[str]) -> None:
         members = _members(compiled)
     except UnsavableError as error:
         raise UnsupportedGraphError(
-            f"the compiled module cannot be saved: it has {error}. Return tuples, lists, and dictionaries of tensors, "
-            "and leave out operators with side effects.",
+            f"the compiled module cannot be saved: it has {error}. Return tuples, lists, dictionaries, and registered "
+            "dataclasses of tensors, and leave out operators that have side effects or, like torch.cond, graphs of "
+            "their own.",
             compiled.report,
         ) from error
     with replacing(Path(path)) as file:
@@ -94,9 +95,9 @@ def _own_version() -> str:
 
 
 def _members(compiled: TRTModule) -> dict[str, Buffer]:
+    nodes = graph_to_json(compiled.executor.graph)
     constants = _constants(compiled)
     described = {name: tensor_to_json(tensor) for name, tensor in constants.items()}
-    nodes = graph_to_json(compiled.executor.graph)
     report = compiled.report
     members: dict[str, Buffer] = {
         SIGNATURE: dump(_signature(compiled)),

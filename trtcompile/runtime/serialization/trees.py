@@ -8,13 +8,21 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
-from trtcompile.runtime.serialization.json_values import MalformedError, as_list, shown
+from trtcompile.runtime.serialization.json_values import (
+    MalformedError,
+    as_list,
+    as_text,
+    dump,
+    parse,
+    shown,
+)
 
 _SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
     "tuple": tuple,
@@ -36,6 +44,7 @@ _TAGS: dict[Any, str] = {
 }
 _KEY_TYPES = (str, int, float, bool, type(None))
 _LEAF = "*"
+_DATACLASS = "dataclass"
 
 
 class UnsavableError(Exception):
@@ -57,10 +66,15 @@ def tree_to_json(tree: Any, leaf_to_json: Callable[[Any], Any]) -> Any:
         return leaf_to_json(tree)
     if tag in _SEQUENCES:
         return {tag: [tree_to_json(item, leaf_to_json) for item in tree]}
-    for key in tree:
-        if type(key) not in _KEY_TYPES or (isinstance(key, float) and not math.isfinite(key)):
-            raise UnsavableError(f"a dictionary with the key {shown(key)}")
-    return {tag: [[key, tree_to_json(item, leaf_to_json)] for key, item in tree.items()]}
+    return {
+        tag: [[_checked_key(key), tree_to_json(item, leaf_to_json)] for key, item in tree.items()]
+    }
+
+
+def _checked_key(key: Any) -> Any:
+    if type(key) not in _KEY_TYPES or (isinstance(key, float) and not math.isfinite(key)):
+        raise UnsavableError(f"a dictionary with the key {shown(key)}")
+    return key
 
 
 def tree_from_json(value: Any, leaf_from_json: Callable[[Any], Any]) -> Any:
@@ -95,29 +109,79 @@ def treespec_to_json(spec: pytree.TreeSpec) -> Any:
     """The structure of a pytree as JSON.
 
     Raises:
-        UnsavableError: it has containers other than tuples, lists, dictionaries, and PyTorch's return types.
+        UnsavableError: it has containers other than tuples, lists, dictionaries, PyTorch's return types, and registered
+            dataclasses.
     """
-    leaf = object()
-
-    def leaf_to_json(value: Any) -> str:
-        if value is not leaf:
-            kind = type(value)
-            raise UnsavableError(f"a container of the type {kind.__module__}.{kind.__qualname__}")
+    if spec.is_leaf():
         return _LEAF
-
-    return tree_to_json(pytree.tree_unflatten([leaf] * spec.num_leaves, spec), leaf_to_json)
+    children = [treespec_to_json(child) for child in spec.children()]
+    tag = _TAGS.get(spec.type)
+    if tag in _SEQUENCES:
+        return {tag: children}
+    if tag in _MAPPINGS:
+        return {tag: [[_checked_key(k), c] for k, c in zip(spec.context, children, strict=True)]}
+    kind: Any = spec.type
+    if is_dataclass(kind):
+        return {_DATACLASS: [_type_name(kind), _checked_context(spec), children]}
+    if isinstance(spec.context, type):  # of a named tuple: which
+        kind = spec.context
+    raise UnsavableError(f"a container of the type {_type_name(kind)}")
 
 
 def treespec_from_json(value: Any) -> pytree.TreeSpec:
-    """The inverse of ``treespec_to_json``.
+    """The inverse of ``treespec_to_json``. Dataclasses are those that are registered here; none is imported.
 
     Raises:
-        MalformedError: the value is not what ``treespec_to_json`` writes.
+        MalformedError: the value is not what ``treespec_to_json`` writes, or a dataclass is not registered here.
     """
+    if value == _LEAF:
+        return pytree.treespec_leaf()
+    tag, content = _tagged(value)
+    if tag == _DATACLASS:
+        name, context, children = _three(content)
+        read = [treespec_from_json(child) for child in as_list(children)]
+        return pytree.TreeSpec(_registered_dataclass(as_text(name)), context, read)
+    if tag in _SEQUENCES:
+        read = [treespec_from_json(child) for child in as_list(content)]
+        like = _SEQUENCES[tag]([0] * len(read))
+    elif tag in _MAPPINGS:
+        pairs = [_key_and_item(pair) for pair in as_list(content)]
+        read = [treespec_from_json(child) for _, child in pairs]
+        like = _MAPPINGS[tag]([(key, 0) for key, _ in pairs])
+    else:
+        raise MalformedError(f"{shown(value)} is not a container that a file may have")
+    flat = pytree.tree_structure(like)
+    return pytree.TreeSpec(flat.type, flat.context, read)
 
-    def leaf_from_json(leaf: Any) -> int:
-        if leaf != _LEAF:
-            raise MalformedError(f"{shown(leaf)} is not a container that a file may have")
-        return 0
 
-    return pytree.tree_structure(tree_from_json(value, leaf_from_json))
+def _type_name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _checked_context(spec: pytree.TreeSpec) -> Any:
+    """What PyTorch keeps of a dataclass beside its values: the names of its fields."""
+    try:
+        same = parse(dump(spec.context)) == spec.context
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise UnsavableError(f"a {_type_name(spec.type)} of {shown(spec.context)}")
+    return spec.context
+
+
+def _registered_dataclass(name: str) -> type:
+    kinds = [k for k in pytree.SUPPORTED_NODES if _type_name(k) == name and is_dataclass(k)]
+    if len(kinds) != 1:
+        found = "more than one is" if kinds else "no such dataclass is"
+        raise MalformedError(
+            f"it returns a {name}, and {found} registered with PyTorch here",
+            "Import the module that defines and registers it before loading.",
+        )
+    return kinds[0]
+
+
+def _three(value: Any) -> list[Any]:
+    items = as_list(value)
+    if len(items) != 3:
+        raise MalformedError(f"{shown(value)} stands where a dataclass should")
+    return items
