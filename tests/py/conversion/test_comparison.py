@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from operator_case import (
     Case,
@@ -44,6 +47,13 @@ _BITWISE_OF_NUMBERS = {
 }
 #: Neighbours that FP32 does not tell apart.
 LARGE = torch.tensor([2**40, 2**40 + 1, -(2**40), -(2**40) - 1])
+
+_SOME = torch.tensor([True, False, True, True, False, False, True, False, True])
+
+
+def _with_constant(function: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    return function(x > 0, _SOME) ^ function(_SOME, x < 0.5)
+
 
 CASES: list[Case | GraphCase] = [
     *(case(packet.Tensor, "nan", f, A, B) for packet, f in _COMPARISONS.items()),
@@ -111,6 +121,14 @@ CASES: list[Case | GraphCase] = [
         )
         for t in _BITWISE_OF_NUMBERS
         for number in (False, True)
+    ),
+    *(
+        case(target, "constant", partial(_with_constant, function), floats(2, 9))
+        for target, function in (
+            (aten.logical_and.default, torch.logical_and),
+            (aten.logical_or.default, torch.logical_or),
+            (aten.logical_xor.default, torch.logical_xor),
+        )
     ),
     case(
         aten.where.self, "inputs", torch.where, booleans(2, 3), floats(2, 3), floats(2, 3, seed=1)

@@ -89,7 +89,9 @@ def test_tensorrt_uses_our_cache(trt: Any) -> None:
     kernel = np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1)
     layer = network.add_convolution_nd(image, 8, (1, 1), trt.Weights(kernel), trt.Weights())
     layer.get_output(0).name = "convolution"
-    pooled = network.add_pooling_nd(layer.get_output(0), trt.PoolingType.MAX, (2, 2)).get_output(0)
+    pooling = network.add_pooling_nd(layer.get_output(0), trt.PoolingType.MAX, (2, 2))
+    pooling.stride_nd = (2, 2)
+    pooled = pooling.get_output(0)
     pooled.name = "max_pool2d"
     network.mark_output(pooled)
     scale = 0.25  # so coarse that the engine's output shows it
