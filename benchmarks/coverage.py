@@ -30,12 +30,13 @@ if __name__ == "coverage":
 import environment
 import torch
 from coverage_models import MODELS, Model
-from result_file import write_result
+from result_file import read_result, write_result
 
 LARGEST_ERROR = {"oracle": 1e-4, "engine": 1e-3}  # of the output's standard deviation, FP32
 LONGEST_BEFORE_BUILDER = 15.0  # seconds on two cores
 LEAST_WHOLE = 0.95  # share of the list in one engine with no fallback
 MEMORY_PER_WEIGHT_BYTE, MEMORY_MORE = 2.5, 1e9
+_ORDER = {model.name: number for number, model in enumerate(MODELS)}
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -53,6 +54,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--jobs", type=int, default=1, help="models at a time, on all GPUs in turn")
     parser.add_argument("--time-limit", type=float, default=600, help="seconds for each model")
+    parser.add_argument(
+        "--keep-others",
+        action="store_true",
+        help="keep the rows that the output file has of models that are not run now",
+    )
     parser.add_argument("--commit", help="the commit to name, where git cannot tell")
     parser.add_argument(
         "--output", type=Path, help="default: results/coverage-{static,dynamic}.json"
@@ -72,13 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = (
         options.output or RESULTS / f"coverage-{'dynamic' if options.dynamic else 'static'}.json"
     )
-    rows = []
+    described = environment.describe(options.commit)
+    rows = _kept_rows(output, chosen) if options.keep_others else []
     for row in _rows(chosen, options):
-        rows.append(row)
-        print(_line(rows[-1]), flush=True)
+        # Rows may be of several runs.
+        row |= {name: described[name] for name in ("commit", "uncommitted_changes", "date")}
+        print(_line(row), flush=True)
+        rows = sorted([*rows, row], key=lambda row: _ORDER[row["model"]])
         result = {
             "kind": "coverage",
-            "environment": environment.describe(options.commit),
+            "environment": described,
             "dynamic": options.dynamic,
             "listed": sum(model.dynamic or not options.dynamic for model in MODELS),
             "rows": rows,
@@ -86,6 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_result(output, result)
     print(f"\n{summary(rows, result['listed'])}\nwrote {output}")
     return 0 if all(row["problem"] is None for row in rows) else 1
+
+
+def _kept_rows(output: Path, chosen: Sequence[Model]) -> list[dict[str, Any]]:
+    names = {model.name for model in chosen}
+    rows: list[dict[str, Any]] = read_result(output, "coverage")["rows"]
+    return [row for row in rows if row["model"] not in names]
 
 
 def _is_chosen(model: Model, options: argparse.Namespace) -> bool:

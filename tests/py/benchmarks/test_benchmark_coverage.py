@@ -3,8 +3,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import json
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import model_coverage
@@ -181,3 +183,30 @@ def test_models_run_side_by_side_on_all_gpus(monkeypatch: pytest.MonkeyPatch):
     rows = list(model_coverage._rows(MODELS[:4], options))
     assert [row["model"] for row in rows] == [model.name for model in MODELS[:4]]
     assert {row["gpu"] for row in rows} == {"3", "5"}
+
+
+def test_rows_of_other_models_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def run(model: Model, options: argparse.Namespace, gpu: str) -> dict[str, Any]:
+        return {
+            **GOOD,
+            "model": model.name,
+            "problem": None,
+            "nodes": 1,
+            "nodes_in_tensorrt": 1,
+        } | {
+            "seconds_in_builder": 0.0,
+            "largest_error": error,
+        }
+
+    monkeypatch.setattr(model_coverage, "_in_a_process", run)
+    output = tmp_path / "coverage.json"
+    error = 1e-6
+    assert main(["--models", "alexnet", "resnet18", "--output", str(output)]) == 0
+    error = 1e-7
+    assert main(["--models", "alexnet", "--keep-others", "--output", str(output)]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [(row["model"], row["largest_error"]) for row in rows] == [
+        ("torchvision/alexnet", 1e-7),
+        ("torchvision/resnet18", 1e-6),
+    ]
+    assert all(row["commit"] for row in rows)
