@@ -36,7 +36,7 @@ from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
 from trtcompile.profiles import resolve_profiles
 from trtcompile.ptq.fingerprint import graph_hash
-from trtcompile.ptq.given import check_int8_source, comes_quantized
+from trtcompile.ptq.given import check_given, comes_quantized
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.unit_scales import UnitScales
@@ -219,8 +219,9 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     lower(graph_module, spec)
     identity = graph_hash(graph_module)
     quantization = Quantization(None, {})
-    check_int8_source(graph_module, spec, judge(graph_module, spec))
-    if spec.uses_int8 and not comes_quantized(graph_module):
+    if comes_quantized(graph_module):
+        check_given(spec, judge(graph_module, spec))
+    elif spec.uses_int8:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
             graph_module, _taken(graph_module, spec), spec.calibrator, captured.arguments, device

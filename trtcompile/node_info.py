@@ -46,6 +46,11 @@ def operator_name(node: Node) -> str:
     return text if not text.startswith("<") else getattr(target, "__name__", text)
 
 
+def is_qdq(node: Node) -> bool:
+    """Whether a node quantizes or dequantizes, as PT2E and the quantize stage write it."""
+    return getattr(node.target, "namespace", "") == "quantized_decomposed"
+
+
 def module_path(node: Node) -> str:
     """The path of the ``nn.Module`` that the node was traced from, such as ``features.0``; empty if unknown."""
     stack = node.meta.get("nn_module_stack") or {}

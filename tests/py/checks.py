@@ -58,6 +58,13 @@ def capture_for_test(model: nn.Module | Callable[..., Any], inputs: Sequence[Any
     return capture(module.eval(), parse_inputs(list(inputs)), undecomposed=undecomposed_operators())
 
 
+def session_of(engine: Engine | None) -> EngineSession | None:
+    """A session of an engine, where a GPU can run it."""
+    if engine is None or not can_run_engines():
+        return None
+    return EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False)
+
+
 def partition_for_test(
     model: nn.Module | Callable[..., Any], inputs: Sequence[Any], **options: Any
 ) -> tuple[CapturedGraph, PartitionedGraph, CompileSpec]:
@@ -113,11 +120,7 @@ def check_op(
     assert converts is None or converts in converted, f"{converts} is not among {converted}"
     network = convert(engine_partition.graph_module)
     engine = build_engine("engine_0", network, engine_partition.profiles, spec) if build else None
-    session = (
-        EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False)
-        if engine and can_run_engines()
-        else None
-    )
+    session = session_of(engine)
     for sample in samples_of(inputs, specs):
         with torch.no_grad():
             expected = _as_tuple(module(*(t.clone() for t in sample)))

@@ -8,12 +8,11 @@ from collections import defaultdict
 import torch
 from torch.fx import GraphModule, Node
 
+from trtcompile.node_info import is_qdq
 from trtcompile.partition.support import Verdicts
 
 aten = torch.ops.aten
 
-#: Q/DQ: they are no work of their own, and belong with what reads them.
-_QDQ = "quantized_decomposed"
 _READ_BY_PYTORCH = "it depends on constants alone, and only PyTorch reads it"
 
 
@@ -65,12 +64,9 @@ def _parity(node: Node, verdicts: Verdicts) -> int:
     return 0 if verdicts[node] is None else 1
 
 
-def _is_qdq(node: Node) -> bool:
-    return getattr(node.target, "namespace", "") == _QDQ
-
-
 def _is_conversion(node: Node) -> bool:
-    return _is_qdq(node) or node.target is aten._to_copy.default
+    """Conversions are no work of their own, and belong with what reads them."""
+    return is_qdq(node) or node.target is aten._to_copy.default
 
 
 def is_tensor_valued(node: Node) -> bool:
@@ -81,7 +77,7 @@ def is_tensor_valued(node: Node) -> bool:
 
 def is_work(node: Node) -> bool:
     """Whether the node is an operator of the model, rather than Q/DQ, a size, or picking an output."""
-    return node.target is not operator.getitem and is_tensor_valued(node) and not _is_qdq(node)
+    return node.target is not operator.getitem and is_tensor_valued(node) and not is_qdq(node)
 
 
 def counts_towards_block(node: Node) -> bool:

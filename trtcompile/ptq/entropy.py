@@ -38,7 +38,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trtcompile.ptq.histogram import BINS, AbsHistogram
+from trtcompile.ptq.histogram import BINS, AbsHistogram, occupied_bins, stacked_counts
 
 CELLS = 128  # the non-negative levels of signed 8-bit integers
 MOST_CLIPPED = 0.01  # more than that are no outliers; heavy-tailed tensors stay well below
@@ -58,11 +58,9 @@ def entropy_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
     """
     if not histograms:
         return []
-    device = histograms[0].device
-    counts = torch.stack([histogram.counts.to(device) for histogram in histograms])
-    chosen = best_bin_counts(counts)
+    chosen = best_bin_counts(stacked_counts(histograms))
     return [
-        histogram.amax if i == 0 else min(i * histogram.bin_width, histogram.amax)
+        histogram.amax if i == 0 else histogram.range_of(i)
         for histogram, i in zip(histograms, chosen.tolist(), strict=True)
     ]
 
@@ -77,7 +75,7 @@ def best_bin_counts(counts: Tensor) -> Tensor:
         int64 ``[histograms]``, each from 128 to the last occupied bin; 0 where that is below 128.
     """
     numbers = torch.arange(1, BINS + 1, device=counts.device)
-    occupied = torch.where(counts > 0, numbers, 0).amax(dim=1)
+    occupied = occupied_bins(counts)
     losses = kl_divergences(counts)
     candidates = numbers[CELLS - 1 :]
     competes = (candidates <= occupied[:, None]) & (_clipped(counts) <= MOST_CLIPPED)

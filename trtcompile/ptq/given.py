@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import SettingsError, UnsupportedGraphError
-from trtcompile.node_info import layer_name, operator_name
+from trtcompile.node_info import is_qdq, layer_name
 from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.settings import CompileSpec
 
@@ -16,31 +16,20 @@ _NAMED = 3
 
 def comes_quantized(graph_module: GraphModule) -> bool:
     """Whether a lowered graph has quantize or dequantize nodes of its own."""
-    return any(_is_quantization(node) for node in graph_module.graph.nodes)
+    return any(is_qdq(node) for node in graph_module.graph.nodes)
 
 
-def check_int8_source(
-    graph_module: GraphModule, spec: CompileSpec, verdicts: Mapping[Node, str | None]
-) -> None:
-    """Checks that INT8 scales come from one place: the model, or a calibrator.
+def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
+    """Checks that a model that comes quantized can be compiled as it is.
 
     Args:
-        graph_module: the lowered graph.
         spec: the settings.
         verdicts: for each operator why TensorRT does not take it, or None.
 
     Raises:
-        SettingsError: INT8 has no scales, or two sources of them, or the model is quantized and INT8 is not enabled.
+        SettingsError: INT8 is not enabled, or a calibrator is a second source of scales.
         UnsupportedGraphError: TensorRT has nothing like the model's quantization.
     """
-    if not comes_quantized(graph_module):
-        if spec.uses_int8 and spec.calibrator is None:
-            raise SettingsError(
-                "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges, and the "
-                "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
-                "CacheCalibrator(cache_file) to reuse a calibration table."
-            )
-        return
     if not spec.uses_int8:
         raise SettingsError(
             "the model comes quantized, but enabled_precisions has no torch.int8. Add it, or give the model as it was "
@@ -52,9 +41,7 @@ def check_int8_source(
             "give the model as it was before quantization."
         )
     refused = {
-        node: reason
-        for node, reason in verdicts.items()
-        if reason is not None and _is_quantization(node)
+        node: reason for node, reason in verdicts.items() if reason is not None and is_qdq(node)
     }
     if refused:
         named = "; ".join(
@@ -66,7 +53,3 @@ def check_int8_source(
             "per_channel_symmetric for weights, zero-points 0; or give the model as it was before quantization, and a "
             "calibrator."
         )
-
-
-def _is_quantization(node: Node) -> bool:
-    return operator_name(node).startswith("quantized_decomposed.")

@@ -134,6 +134,10 @@ class AbsHistogram:
         self.check_finite()
         return float(self._peak)
 
+    def range_of(self, bins: int) -> float:
+        """The upper edge of the first ``bins`` bins, but at most the largest value seen."""
+        return min(bins * self.bin_width, self.amax)
+
     @property
     def total(self) -> int:
         """How many values were counted."""
@@ -164,6 +168,22 @@ class AbsHistogram:
 
     def __repr__(self) -> str:
         return f"AbsHistogram(total={self.total}, amax={self.amax:g}, range=2**{self.exponent})"
+
+
+def stacked_counts(histograms: Sequence[AbsHistogram]) -> Tensor:
+    """The counts of all: int64 ``[histograms, 2048]``, on the device of the first; at least one is needed.
+
+    Raises:
+        CalibrationError: one was shown NaN or infinity.
+    """
+    device = histograms[0].device
+    return torch.stack([histogram.counts.to(device) for histogram in histograms])
+
+
+def occupied_bins(counts: Tensor) -> Tensor:
+    """How many bins, from zero, hold all values of each histogram: int64 ``[histograms]``."""
+    numbers = torch.arange(1, BINS + 1, device=counts.device)
+    return torch.where(counts > 0, numbers, 0).amax(dim=1)
 
 
 def find_nonfinite(histograms: Sequence[AbsHistogram]) -> int | None:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trtcompile.ptq.histogram import BINS, AbsHistogram
+from trtcompile.ptq.histogram import BINS, AbsHistogram, occupied_bins, stacked_counts
 
 LEVELS = 127  # the largest signed 8-bit integer that is used
 
@@ -37,17 +37,14 @@ def mse_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
     """
     if not histograms:
         return []
-    device = histograms[0].device
-    counts = torch.stack([histogram.counts.to(device) for histogram in histograms])
-    numbers = torch.arange(1, BINS + 1, device=device)
-    occupied = torch.where(counts > 0, numbers, 0).amax(dim=1, keepdim=True)
-    errors = torch.where(numbers <= occupied, squared_errors(counts), torch.inf)
+    counts = stacked_counts(histograms)
+    numbers = torch.arange(1, BINS + 1, device=counts.device)
+    errors = torch.where(
+        numbers <= occupied_bins(counts)[:, None], squared_errors(counts), torch.inf
+    )
     least = errors == errors.amin(dim=1, keepdim=True)
     chosen = torch.where(least, numbers, 0).amax(dim=1)
-    return [
-        min(i * histogram.bin_width, histogram.amax)
-        for histogram, i in zip(histograms, chosen.tolist(), strict=True)
-    ]
+    return [histogram.range_of(i) for histogram, i in zip(histograms, chosen.tolist(), strict=True)]
 
 
 def squared_errors(counts: Tensor) -> Tensor:

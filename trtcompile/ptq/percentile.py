@@ -34,4 +34,4 @@ def _amax(histogram: AbsHistogram, percentile: float) -> float:
     # As a fraction: of 2**53 values and more, a float product would be off by some.
     needed = max(1, math.ceil(Fraction(percentile) / 100 * int(kept[-1])))
     bins = int(torch.searchsorted(kept, needed)) + 1
-    return min(bins * histogram.bin_width, histogram.amax)
+    return histogram.range_of(bins)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from trtcompile.errors import SettingsError
 from trtcompile.node_info import layer_name
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
@@ -48,8 +49,15 @@ def quantize(
         device: where to calibrate unless the calibrator names a device.
 
     Raises:
+        SettingsError: there is no calibrator, or something else in its place.
         CalibrationError: the calibration data or table cannot be used.
     """
+    if calibrator is None:
+        raise SettingsError(
+            "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges, and the "
+            "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
+            "CacheCalibrator(cache_file) to reuse a calibration table."
+        )
     placement = place(graph_module, taken)
     skipped = {layer_name(node): reason for node, reason in placement.skipped.items()}
     if not placement.readers:

@@ -12,12 +12,12 @@ from checks import (
     SizeRange,
     assert_same,
     build_device,
-    can_run_engines,
     check_op,
     input_spec,
     partition_for_test,
     run_in_oracle,
     samples_of,
+    session_of,
 )
 from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
@@ -28,7 +28,6 @@ from trtcompile.conversion import convert
 from trtcompile.engine import build_engine
 from trtcompile.errors import UnsupportedGraphError
 from trtcompile.partition import judge
-from trtcompile.runtime.session import EngineSession
 from trtcompile.settings import CompileSpec
 
 
@@ -115,11 +114,7 @@ class GraphCase:
         specs = [input_spec(x, self.dynamic.get(i, {})) for i, x in enumerate(tensors)]
         shapes = tuple((s.min_shape, s.opt_shape, s.max_shape) for s in specs)
         engine = build_engine("operator", network, [shapes], spec) if self.build else None
-        session = (
-            EngineSession(engine, torch.device("cuda", 0), use_cuda_graphs=False)
-            if engine and can_run_engines()
-            else None
-        )
+        session = session_of(engine)
         for inputs in samples_of(tensors, specs):
             given = iter(inputs)
             expected = self.target(
