@@ -31,7 +31,7 @@ class Built:
         int8_operators: the convolutions that are INT8 in the lowered graph.
     """
 
-    plan: bytes
+    plan: bytes | memoryview
     seconds: float
     stages: dict[str, float]
     simulation: nn.Module | None

@@ -69,7 +69,7 @@ class PlanRunner:
         RuntimeError: TensorRT failed to launch it.
     """
 
-    def __init__(self, plan: bytes, example: torch.Tensor) -> None:
+    def __init__(self, plan: bytes | memoryview, example: torch.Tensor) -> None:
         device = example.device
         trt = _tensorrt.load().trt
         self._logger = _tensorrt.new_logger()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ class Engine:
 
     Attributes:
         name: the name of the partition.
-        plan: TensorRT's serialized engine.
+        plan: TensorRT's serialized engine; a read-only view of TensorRT's memory where it was built in this process,
+            since a copy would be as large as the weights.
         inputs: input bindings in the order of the partition's placeholders.
         outputs: output bindings in the order of its outputs.
         profiles: for each optimization profile the min, opt, and max shape of each input.
@@ -60,7 +62,7 @@ class Engine:
     """
 
     name: str
-    plan: bytes
+    plan: bytes | memoryview
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
     profiles: tuple[Profile, ...]
@@ -77,6 +79,14 @@ class Engine:
             if all(_is_within(s, ranges) for s, ranges in zip(shapes, profile, strict=True)):
                 return index
         return None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        return self  # nothing in it changes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["plan"] = bytes(self.plan)  # views cannot be pickled
+        return Engine, tuple(values.values())
 
     def __repr__(self) -> str:
         return f"Engine({self.name}, {len(self.plan)} bytes, {self.provenance.flavour} {self.provenance.version})"
@@ -194,7 +204,7 @@ def build_engine(
     outputs = [_binding(definition.get_output(i)) for i in range(definition.num_outputs)]
     return Engine(
         name=name,
-        plan=bytes(plan),
+        plan=memoryview(plan).cast("B").toreadonly(),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         profiles=tuple(profiles),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -50,6 +52,21 @@ def test_static_shapes_have_no_profile() -> None:
 
 def test_plans_differ_by_weights() -> None:
     assert built([(2, 3, 8, 8)]).plan != built([(2, 3, 8, 8)]).plan
+
+
+def test_engines_are_copied_and_pickled_with_their_plan() -> None:
+    engine = built([(2, 3, 8, 8)])
+    assert copy.deepcopy(engine) is engine
+    restored = pickle.loads(pickle.dumps(engine))  # noqa: S301 (our own bytes)
+    assert restored == engine
+    assert restored.plan == bytes(engine.plan)
+    assert hash(restored) == hash(engine)
+
+
+def test_a_plan_cannot_be_written_to() -> None:
+    plan = memoryview(built([(2, 3, 8, 8)]).plan)
+    assert plan.readonly
+    assert plan.nbytes == len(plan)
 
 
 def test_a_refused_network_carries_what_tensorrt_said() -> None:
