@@ -181,6 +181,12 @@ class Input:
         if isinstance(value, Input):
             return value
         if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_quantized:
+                kind = "quantized" if value.is_quantized else str(value.layout)
+                raise SettingsError(
+                    f"inputs has a {kind} tensor of shape {tuple(value.shape)}, and engines take dense ones. "
+                    "Convert it in front of the compiled module, as with to_dense() or dequantize()."
+                )
             return cls(tuple(value.shape), dtype=value.dtype)
         return cls(value)
 

@@ -15,6 +15,18 @@ from trtcompile.inputs import flat_inputs, parse_inputs
 sizes = st.lists(st.integers(0, 64), max_size=5)
 
 
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.eye(3).to_sparse(), "torch.sparse_coo"),
+        (torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8), "quantized"),
+    ],
+)
+def test_tensors_that_are_not_dense_are_refused(tensor: torch.Tensor, kind: str) -> None:
+    with pytest.raises(SettingsError, match=rf"a {kind} tensor of shape \(3, 3\)"):
+        parse_inputs([tensor])
+
+
 class TestShapes:
     @pytest.mark.parametrize("shape", [(1, 3, 32, 32), [1, 3, 32, 32], torch.Size([1, 3, 32, 32])])
     def test_one_shape(self, shape: Any) -> None:

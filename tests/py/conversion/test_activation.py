@@ -210,6 +210,13 @@ CASES += [
 
 REFUSALS = [
     refusal(
+        aten._log_softmax.default,
+        "empty",
+        "a dimension of size 0 has no maximum",
+        lambda x: torch.log_softmax(x, dim=1),
+        torch.zeros(2, 0),
+    ),
+    refusal(
         aten.elu.default,
         "input_scale",
         "does not scale its input",

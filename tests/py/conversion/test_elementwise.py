@@ -97,6 +97,15 @@ CASES = [
     ),
     case(aten.add.Tensor, "itself", lambda x: x + x, A),
     case(aten.add.Tensor, "alpha", lambda a, b: torch.add(a, b, alpha=-0.5), A, B),
+    case(aten.add.Tensor, "alpha_true", lambda a, b: torch.add(a, b, alpha=True), A > 0, B > 0),
+    case(
+        aten.add.Tensor,
+        "alpha_false",
+        lambda a, b: torch.add(a, b, alpha=False),
+        (A > 0)[0],
+        B > 0,
+    ),
+    case(aten.add.Tensor, "bool_constant", lambda a: a + torch.tensor([True, False] * 2), A > 0),
     case(aten.add.Tensor, "alpha_scalar", lambda a: torch.add(a, 3.0, alpha=-0.5), A),
     case(
         aten.add.Tensor,

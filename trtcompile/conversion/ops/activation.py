@@ -177,7 +177,14 @@ def aten_softmax_int(net: Network, self: ITensor, dim: int, dtype: torch.dtype |
     return _softmax(net, net.tensor(self, net.result_dtypes[0]), dim)
 
 
-@converter(aten._log_softmax.default)
+def _has_a_maximum(node: Node, spec: CompileSpec) -> str | None:
+    shape, dim = node.meta["val"].shape, node.args[1]
+    if shape and isinstance(dim, int) and isinstance(shape[dim], int) and shape[dim] == 0:
+        return "a dimension of size 0 has no maximum"
+    return None
+
+
+@converter(aten._log_softmax.default, supports=_has_a_maximum)
 def aten__log_softmax(net: Network, self: ITensor, dim: int, half_to_float: bool) -> ITensor:
     """_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"""
     x = net.tensor(self, net.result_dtypes[0])

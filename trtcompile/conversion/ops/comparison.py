@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from trtcompile._tensorrt import trt
+from trtcompile.conversion.logic import either
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
 from trtcompile.settings import CompileSpec
@@ -72,10 +73,8 @@ def aten_logical_not(net: Network, self: TensorLike) -> ITensor:
 
 def _logical(operation: str) -> Callable[[Network, TensorLike, TensorLike], ITensor]:
     def convert(net: Network, self: TensorLike, other: TensorLike) -> ITensor:
-        if operation == "OR" and not (_is_variable(self) and _is_variable(other)):
-            # TensorRT 10.6 was seen to leave a constant out.
-            variable, constant = (self, other) if _is_variable(self) else (other, self)
-            return net.select(net.truth(variable), True, _known_truth(constant), torch.bool)
+        if operation == "OR":
+            return either(net, self, other)
         # A Python number has no dtype; only bitwise operations take one, and they are of bools.
         a, b = (
             net.tensor(x, torch.bool) if isinstance(x, (bool, int)) else net.truth(x)
@@ -84,14 +83,6 @@ def _logical(operation: str) -> Callable[[Network, TensorLike, TensorLike], ITen
         return net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation))
 
     return convert
-
-
-def _is_variable(x: object) -> bool:
-    return not isinstance(x, (bool, int, torch.Tensor))
-
-
-def _known_truth(x: bool | int | torch.Tensor) -> bool | torch.Tensor:
-    return x.bool() if isinstance(x, torch.Tensor) else bool(x)
 
 
 def _only_bools(node: Node, spec: CompileSpec) -> str | None:

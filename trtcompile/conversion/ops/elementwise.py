@@ -10,6 +10,7 @@ import torch
 from torch.fx import Node
 
 from trtcompile._tensorrt import trt
+from trtcompile.conversion.logic import either
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
 from trtcompile.settings import CompileSpec
@@ -29,6 +30,8 @@ def _arithmetic(net: Network, a: TensorLike, b: TensorLike, operation: str) -> I
     dtype = net.result_dtypes[0]
     if dtype == torch.bool:
         operation = _OF_BOOLS[operation]
+        if operation == "OR":
+            return either(net, a, b)
     # PyTorch does not round a Python number to FP16: 1e5 would become infinite, and 1e-8 zero.
     wide = torch.float32 if dtype == torch.float16 and _leaves_fp16((a, b)) else dtype
     result = net.elementwise(a, b, getattr(trt.ElementWiseOperation, operation), wide)
@@ -51,6 +54,8 @@ def _scaled(net: Network, other: TensorLike, alpha: float) -> TensorLike:
         return other
     if isinstance(other, (bool, int, float)):
         return other * alpha
+    if net.result_dtypes[0] == torch.bool:  # alpha is False; TensorRT 10.6 builds no AND with it
+        return net.elementwise(other, other, trt.ElementWiseOperation.XOR)
     return _arithmetic(net, other, alpha, "PROD")
 
 
