@@ -77,6 +77,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="compile: the model's memory stays shared",
+        file="trtcompile/capture.py",
+        old="copies[view] = value.clone()",
+        new="copies[view] = value",
+        tests=(
+            "tests/py/test_compile.py::TestIndependence::test_lowered_is_on_the_cpu_and_shares_nothing",
+            "tests/py/test_capture.py::TestGraph::test_weights_are_shared_until_they_are_owned",
+        ),
+    ),
+    Mutation(
         name="constants: random operators folded",
         file="trtcompile/lowering/fold_constants.py",
         old='if target.namespace != "aten" or torch.Tag.nondeterministic_seeded in target.tags:',

@@ -35,16 +35,19 @@ class CapturedGraph:
 
     Attributes:
         graph_module: placeholders are the tensors of ``arguments`` in pytree order, parameters and buffers are
-            ``get_attr`` nodes holding copies on the CPU, the output is a flat tuple.
+            ``get_attr`` nodes on the CPU, the output is a flat tuple. They share the model's memory where it has them
+            there, since a copy during the build would be one more copy of the weights; see ``own_constants``.
         arguments: the arguments with an ``Input`` for each tensor: first the positional ones.
         keywords: the names of the others, which follow.
         out_spec: pytree of the output.
+        borrowed: addresses of the model's memory that ``graph_module`` shares.
     """
 
     graph_module: GraphModule
     arguments: tuple[Any, ...]
     keywords: tuple[str, ...]
     out_spec: pytree.TreeSpec
+    borrowed: frozenset[int]
 
     @property
     def in_spec(self) -> pytree.TreeSpec:
@@ -147,10 +150,12 @@ def from_exported_program(
     graph_module.graph.set_codegen(CodeGen())
     _erase_unused_attributes(graph_module)
     _erase_constant_inputs(graph_module, inputs)
-    _own_constants(graph_module)
+    borrowed = _flatten_constants(graph_module)
     graph_module.recompile()
     arguments = (*inputs.args, *inputs.kwargs.values())
-    return CapturedGraph(graph_module, arguments, tuple(inputs.kwargs), call_spec.out_spec)
+    return CapturedGraph(
+        graph_module, arguments, tuple(inputs.kwargs), call_spec.out_spec, frozenset(borrowed)
+    )
 
 
 def _erase_constant_inputs(graph_module: GraphModule, inputs: ModelInputs) -> None:
@@ -166,15 +171,20 @@ def _erase_unused_attributes(graph_module: GraphModule) -> None:
             graph_module.graph.erase_node(node)
 
 
-def _own_constants(graph_module: GraphModule) -> None:
-    """Replaces parameters and buffers by copies on the CPU, under flat names, so that the model is not shared."""
-    copies: dict[str, str] = {}
+def _flatten_constants(graph_module: GraphModule) -> set[int]:
+    """Puts parameters and buffers under flat names, on the CPU.
+
+    Returns:
+        The addresses of the memory that they share with the model.
+    """
+    flat: dict[str, str] = {}
+    borrowed: set[int] = set()
     kept: set[str] = set()
     for node in graph_module.graph.nodes:
         if node.op != "get_attr":
             continue
         path = str(node.target)
-        if path not in copies:
+        if path not in flat:
             value: Any = graph_module
             for name in path.split("."):
                 value = getattr(value, name)
@@ -183,17 +193,51 @@ def _own_constants(graph_module: GraphModule) -> None:
             ):  # a branch of torch.cond, which gets its tensors as arguments
                 kept.add(path)
                 continue
-            copies[path] = "constant_" + path.replace(".", "_")
-            while hasattr(graph_module, copies[path]):
-                copies[path] += "_"
-            copy = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            graph_module.register_buffer(copies[path], copy)
-        node.target = copies[path]
-        node.meta["val"] = getattr(graph_module, copies[path])
-    kept.update(copies.values())
+            flat[path] = "constant_" + path.replace(".", "_")
+            while hasattr(graph_module, flat[path]):
+                flat[path] += "_"
+            constant = value.detach().cpu().contiguous()
+            if _address(constant) == _address(value):
+                borrowed.add(_address(constant))
+            graph_module.register_buffer(flat[path], constant)
+        node.target = flat[path]
+        node.meta["val"] = getattr(graph_module, flat[path])
+    kept.update(flat.values())
     for name in [*graph_module._parameters, *graph_module._buffers, *graph_module._modules]:
         if name not in kept:
             delattr(graph_module, name)
+    return borrowed
+
+
+def own_constants(captured: CapturedGraph, *graph_modules: GraphModule) -> None:
+    """Gives graphs copies of the constants that they share with the model, which may change later.
+
+    Args:
+        captured: where the graphs come from.
+        graph_modules: what outlives the compilation; what several of them share, they go on sharing.
+    """
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+    for graph_module in graph_modules:
+        for name, value in list(graph_module.named_buffers(recurse=False)):
+            if _address(value) in captured.borrowed:
+                view = (
+                    _address(value),
+                    value.storage_offset(),
+                    value.shape,
+                    value.stride(),
+                    value.dtype,
+                )
+                if view not in copies:
+                    copies[view] = value.clone()
+                setattr(graph_module, name, copies[view])
+        for node in graph_module.graph.find_nodes(op="get_attr"):
+            constant = getattr(graph_module, str(node.target), None)
+            if isinstance(constant, torch.Tensor):
+                node.meta["val"] = constant
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from trtcompile import _tensorrt
-from trtcompile.capture import CapturedGraph, capture
+from trtcompile.capture import CapturedGraph, capture, own_constants
 from trtcompile.conversion import REGISTRY, convert
 from trtcompile.engine import Engine, build_engine, check_buildable, gpu_is_present
 from trtcompile.errors import (
@@ -194,6 +194,8 @@ def compile_captured(
     for engine in engines:
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
         setattr(partitioned.executor, engine.name, module)
+    lasting = [graph_module] if spec.keep_lowered else []
+    own_constants(captured, partitioned.executor, *lasting)
     return TRTModule(
         executor=partitioned.executor,
         arguments=captured.arguments,

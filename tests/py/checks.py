@@ -220,6 +220,13 @@ def install_oracle(monkeypatch: Any) -> None:
         )  # keeps the id from being used again
         return engine
 
+    def convert_a_copy(graph_module: GraphModule) -> NetworkDefinition:
+        # A plan has weights of its own; a network definition refers to those of the graph.
+        for buffer, value in list(graph_module.named_buffers(recurse=False)):
+            setattr(graph_module, buffer, value.clone())
+        return convert(graph_module)
+
+    monkeypatch.setattr("trtcompile.compiler.convert", convert_a_copy)
     monkeypatch.setattr("trtcompile.compiler.build_engine", build_and_remember)
     monkeypatch.setattr("trtcompile.runtime.engine_module.why_not_runnable", lambda *_: None)
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trtcompile import Input, SettingsError, TRTCompileWarning, UnsupportedGraphError
-from trtcompile.capture import CapturedGraph, capture
+from trtcompile.capture import CapturedGraph, capture, own_constants
 from trtcompile.inputs import parse_inputs
 
 
@@ -62,12 +62,18 @@ class TestGraph:
         assert torch.equal(structured["rest"][0], b * d)
         assert structured["rest"][1:] == (None, 3)
 
-    def test_weights_are_copies_on_the_cpu(self) -> None:
+    def test_weights_are_shared_until_they_are_owned(self) -> None:
         model = Net().eval()
-        graph = captured(model, (1, 3, 8, 8)).graph_module
+        result = captured(model, (1, 3, 8, 8))
+        graph = result.graph_module
         x = torch.randn(1, 3, 8, 8)
         expected = model(x)
+        theirs = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+        assert result.borrowed and result.borrowed <= theirs
+        own_constants(result, graph)
         own = {t.data_ptr() for t in graph.buffers()}
+        held = {n.meta["val"].data_ptr() for n in graph.graph.nodes if n.op == "get_attr"}
+        assert held == own
         assert own and not own & {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):

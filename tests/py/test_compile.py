@@ -421,6 +421,16 @@ class TestIndependence:
         assert tensors and all(t.device.type == "cpu" for t in tensors)
         assert not {t.data_ptr() for t in tensors} & theirs
 
+    def test_what_pytorch_runs_shares_nothing_with_the_model(self) -> None:
+        model = net()
+        compiled = compile_(model, [IMAGE], torch_executed_ops={"aten.convolution"})
+        theirs = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+        constants = list(compiled.executor.buffers())
+        assert constants
+        assert not {t.untyped_storage().data_ptr() for t in constants} & theirs
+        kept = {t.data_ptr() for t in compiled.lowered.buffers()}
+        assert {t.data_ptr() for t in constants} <= kept  # one copy for both
+
     def test_lowered_gives_the_models_structure(self) -> None:
         model = Fn(lambda x, y: {"a": x @ y, "b": [x.relu()]})
         lowered = compile_(model, [(2, 3), (3, 4)]).lowered
