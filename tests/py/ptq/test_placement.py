@@ -169,12 +169,10 @@ class Gate(nn.Module):
 
 
 def test_gates_stay_in_floating_point() -> None:
+    """With what makes them: INT8 convolutions of one pixel cost more in Q than they save."""
     result = placed(Gate(), [image()])
-    assert result.readers == {
-        "input_0": ["convolution"],
-        "mean": ["convolution_1"],
-        "relu": ["convolution_2"],
-    }
+    assert result.readers == {"input_0": ["convolution"]}
+    assert result.rules == {"convolution_1": "one pixel", "convolution_2": "one pixel"}
 
 
 class AddedBias(nn.Module):

@@ -17,6 +17,8 @@ def _activations(node: Node, situation: Situation) -> str | None:
 ACTIVATIONS = LeavesOut(
     name="product of activations",
     matches="matrix products of two activations, scaled dot-product attention",
-    reason="TensorRT computes attention in one FP16 kernel, which Q/DQ inside would split.",
+    reason="TensorRT computes attention in one FP16 kernel. With Q on all four factors a block with 197 tokens was 1 % "
+    "faster, but probabilities below 1/254 of the largest become 0; with Q on two of them the kernel was split, and "
+    "the block 1.8 times slower.",
     why=_activations,
 )

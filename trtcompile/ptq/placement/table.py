@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from trtcompile.ptq.placement import (
     attention,
+    depthwise,
     edges,
     exclusions,
+    gates,
     moves,
     pools,
     residuals,
@@ -24,6 +26,8 @@ RULES: tuple[Rule, ...] = (
     weights.CONSTANT_INPUT,
     weights.NOT_FLOAT32,
     weights.NO_CHANNEL_AXIS,
+    depthwise.DEPTHWISE,
+    gates.ONE_PIXEL,
     edges.FIRST_LAYER,
     edges.LAST_LAYER,
     attention.ACTIVATIONS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -52,9 +53,10 @@ def _no_channel_axis(node: Node, situation: Situation) -> str | None:
         return "a grouped transposed convolution has no single output-channel axis"
     weight = factors(node)[1]
     assert isinstance(weight, Node)
-    shape = weight.meta["val"].shape
-    if node.target not in (CONVOLUTION, LINEAR) and len(shape) != 2:
-        return f"a weight of shape {list(shape)} has no single output-channel axis"
+    shape = list(weight.meta["val"].shape)
+    is_matrix = len(shape) >= 2 and math.prod(shape[:-2]) == 1
+    if node.target not in (CONVOLUTION, LINEAR) and not is_matrix:
+        return f"a weight of shape {shape} has no single output-channel axis"
     return None
 
 
@@ -69,13 +71,14 @@ def weighted_operator(node: Node) -> WeightedOperator:
     """The weight of an operator that no rule left out, and the axis of its output channels.
 
     A convolution's weight is [out, in, ...], a transposed one's [in, out, ...], a linear layer's [out, in], and the
-    right factor of a product [in, out].
+    right factor of a product [..., in, out].
     """
     weight = factors(node)[1]
     assert isinstance(weight, Node)
     if node.target is CONVOLUTION:
         return WeightedOperator(node, weight, 1 if node.args[6] else 0)
-    return WeightedOperator(node, weight, 0 if node.target is LINEAR else 1)
+    last = len(weight.meta["val"].shape) - 1
+    return WeightedOperator(node, weight, 0 if node.target is LINEAR else last)
 
 
 COMPUTED_WEIGHT = LeavesOut(

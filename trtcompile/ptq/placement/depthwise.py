@@ -1,0 +1,30 @@
+"""Depthwise convolutions, for most of which TensorRT has no INT8 kernel."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from trtcompile.ptq.placement.operators import CONVOLUTION, factors
+from trtcompile.ptq.placement.rule import LeavesOut, Situation
+
+_KERNEL = [3, 3]
+
+
+def _without_kernel(node: Node, situation: Situation) -> str | None:
+    if node.target is not CONVOLUTION or node.args[8] == 1:
+        return None
+    weight = factors(node)[1]
+    assert isinstance(weight, Node)
+    _, of_a_group, *kernel = weight.meta["val"].shape
+    if of_a_group != 1 or kernel == _KERNEL:
+        return None
+    return f"its kernel is {'x'.join(map(str, kernel))}"
+
+
+DEPTHWISE = LeavesOut(
+    name="depthwise kernel",
+    matches="depthwise convolutions whose kernel is not 3x3",
+    reason="TensorRT 10.6 has no INT8 kernel for them: it dequantizes the weights at run time, and computed wrong "
+    "numbers for 5x5 (SQNR -2 dB, where the simulation has 27 dB).",
+    why=_without_kernel,
+)
