@@ -184,6 +184,51 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="placement: a residual stream is quantized",
+        file="trtcompile/ptq/placement/residuals.py",
+        old="    norm = _norm_behind(node)\n",
+        new="    norm = None\n",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestTransformers::test_convolutions_between_norms_do_not_make_it_a_cnn",
+        ),
+    ),
+    Mutation(
+        name="placement: depthwise kernels of any size",
+        file="trtcompile/ptq/placement/depthwise.py",
+        old="if of_a_group != 1 or kernel == _KERNEL:",
+        new="if True:",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestDepthwise::test_kernels[5]",
+            "tests/py/ptq/test_placement_rules.py::TestTransformers::test_a_convnext_block",
+        ),
+    ),
+    Mutation(
+        name="placement: excluded modules by their own path only",
+        file="trtcompile/ptq/placement/exclusions.py",
+        old="for path in reversed(enclosing_modules(node)):",
+        new="for path in enclosing_modules(node)[-1:]:",
+        tests=("tests/py/ptq/test_placement_rules.py::TestExclusion::test_by_module[2]",),
+    ),
+    Mutation(
+        name="placement: a gate's Q is free",
+        file="trtcompile/ptq/placement/payoff.py",
+        old="return len(sources) == 1 and _all_can(sources, situation)",
+        new="return any(_can_be_written_in_int8(source, situation) for source in sources)",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestPayoff::test_what_follows_fp16_is_fp16_too",
+        ),
+    ),
+    Mutation(
+        name="placement: products with constants by row",
+        file="trtcompile/ptq/placement/weights.py",
+        old="return WeightedOperator(node, weight, 0 if node.target is LINEAR else last)",
+        new="return WeightedOperator(node, weight, 0)",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestProductsWithWeights::test_scales_lie_along_the_columns",
+            "tests/py/ptq/test_placement_rules.py::TestProductsWithWeights::test_einsum",
+        ),
+    ),
+    Mutation(
         name="placement: a chain that floating point reads too",
         file="trtcompile/ptq/placement/moves.py",
         old="if readers is None or set(value.users) != set(readers):",

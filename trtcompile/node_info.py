@@ -62,13 +62,19 @@ def module_path(node: Node) -> str:
     """The path of the ``nn.Module`` that the node was traced from, such as ``features.0``; empty if unknown."""
     stack = node.meta.get("nn_module_stack") or {}
     entries = list(stack.values())
-    return str(entries[-1][0]) if entries else ""
+    return _as_path(entries[-1][0]) if entries else ""
 
 
 def enclosing_modules(node: Node) -> list[str]:
     """The paths of all modules that the node was traced in, the outermost first; the model itself has none."""
     stack = node.meta.get("nn_module_stack") or {}
-    return [path for path, *_ in map(tuple, stack.values()) if path]
+    paths = (_as_path(path) for path, *_ in map(tuple, stack.values()))
+    return [path for path in paths if path]
+
+
+def _as_path(name: str) -> str:
+    """``blocks.0`` for what dynamo calls ``L['self'].blocks.0``, as ``torch.export`` does."""
+    return re.sub(r"^L\['self'\]\.?|^[LG]\['(\w+)'\]", r"\1", name)
 
 
 class NotingSourceLines(TorchFunctionMode):

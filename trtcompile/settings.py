@@ -185,6 +185,8 @@ class CompileSpec:
         int8_excluded_nodes: operators that stay in floating point, named as in ``torch_executed_nodes``.
         int8_first_layer: lets weighted operators with none in front of them be INT8.
         int8_last_layer: lets weighted operators with none behind them be INT8.
+        int8_only_where_faster: with FP16, leaves convolutions in FP16 whose Q would take longer than INT8 saves, by a
+            model of an H200; False quantizes them as well, as for a GPU that multiplies more slowly.
 
     Raises:
         SettingsError: a value has the wrong type, is out of range, or contradicts another.
@@ -209,6 +211,7 @@ class CompileSpec:
     int8_excluded_nodes: frozenset[str] = frozenset()
     int8_first_layer: bool = True
     int8_last_layer: bool = True
+    int8_only_where_faster: bool = True
 
     def __post_init__(self) -> None:
         setattr_ = object.__setattr__
@@ -230,6 +233,7 @@ class CompileSpec:
             "use_cuda_graphs",
             "int8_first_layer",
             "int8_last_layer",
+            "int8_only_where_faster",
         ):
             _require_bool(name, getattr(self, name))
         if self.workspace_size is not None:
@@ -331,6 +335,7 @@ class CompileSpec:
             "int8_excluded_nodes": sorted(self.int8_excluded_nodes),
             "int8_first_layer": self.int8_first_layer,
             "int8_last_layer": self.int8_last_layer,
+            "int8_only_where_faster": self.int8_only_where_faster,
         }
 
 

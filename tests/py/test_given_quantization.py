@@ -145,6 +145,12 @@ def test_two_sources_of_scales() -> None:
     refused(Pt2e(), SettingsError, "with scales of its own. Drop the calibrator", **options)
 
 
+def test_where_int8_is_the_model_says_itself() -> None:
+    options = {"enabled_precisions": INT8, "int8_first_layer": False, "int8_excluded_nodes": {"a"}}
+    said = r"int8_excluded_nodes, int8_first_layer was given.* Drop the option"
+    refused(Pt2e(), SettingsError, said, **options)
+
+
 def test_no_source_of_scales_says_how_to_make_one() -> None:
     said = r"no calibrator.*DataLoaderCalibrator\(dataloader\), or CacheCalibrator\(cache_file\)"
     refused(nn.Conv2d(3, 4, 3), SettingsError, said, enabled_precisions=INT8)

@@ -221,6 +221,7 @@ PLACEMENT: dict[str, st.SearchStrategy[Any]] = {
     "int8_excluded_nodes": VALID["torch_executed_nodes"],
     "int8_first_layer": st.booleans(),
     "int8_last_layer": st.booleans(),
+    "int8_only_where_faster": st.booleans(),
 }
 
 anything = st.one_of(

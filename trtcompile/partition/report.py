@@ -9,8 +9,9 @@ from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import layer_name, module_path, operator_name, source_line
 from trtcompile.partition.grouping import is_work
-from trtcompile.partition.precision_of import dtype_name, multiply_adds, precision_of
+from trtcompile.partition.precision_of import dtype_name, precision_of
 from trtcompile.partition.split import PartitionedGraph
+from trtcompile.products import multiply_adds
 from trtcompile.ptq.placement import Placement
 
 

@@ -56,7 +56,7 @@ def placed(model: nn.Module | Callable[..., Any], inputs: Sequence[Any], **optio
         shared=[tuple(map(layer_name, group)) for group in placement.groups if len(group) > 1],
         skipped={layer_name(node): decision.why for node, decision in placement.skipped.items()},
         rules={layer_name(node): decision.rule for node, decision in placement.skipped.items()},
-        weight_axes={layer_name(w.node): w.weight_axis for w in placement.weighted},
+        weight_axes={layer_name(w.node): w.weight_axis for w in placement.weighted.values()},
         graph_module=graph_module,
         placement=placement,
     )

@@ -280,7 +280,7 @@ def test_a_module_that_is_called_twice_is_quantized_at_each_call() -> None:
     result = placed(Shared(), [image()])
     assert result.readers == {"input_0": ["convolution"], "relu": ["convolution_1"]}
     assert result.weight_axes == {"convolution": 0, "convolution_1": 0}
-    first, second = result.placement.weighted
+    first, second = result.placement.weighted.values()
     assert first.weight.target == second.weight.target
 
 

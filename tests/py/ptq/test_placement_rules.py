@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from ptq.placed import conv, image, placed
+from ptq.placement_table import PAGE, page
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock
 from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.models.vision_transformer import EncoderBlock
 
+from trtcompile import Input
 from trtcompile.ptq.placement.rule import LeavesOut, Quantizes, Shares
 from trtcompile.ptq.placement.table import RULES
 
@@ -29,6 +32,10 @@ def test_rules_have_names_of_their_own_and_a_documented_order() -> None:
     assert RULES[0].name == "runs in PyTorch"
     for rule in RULES:
         assert rule.reason.endswith(".") and not rule.matches.endswith("."), rule.name
+
+
+def test_the_page_shows_the_rules_as_they_are() -> None:
+    assert PAGE.read_text() == page(), "run placement_table.py"
 
 
 class TestExclusion:
@@ -291,3 +298,92 @@ class TestGates:
     def test_linear_layers_behind_a_pool_are_no_gates(self) -> None:
         model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
         assert placed(model, [image()]).weight_axes == {"linear": 0}
+
+
+FAST = {"enabled_precisions": {torch.float, torch.half, torch.int8}}
+PAYOFF = "costs more than it saves"
+
+
+class Behind(nn.Module):
+    """Convolutions behind a function of what an INT8 convolution gives."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *after: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.function, self.after = conv(8, 8), function, nn.Sequential(*after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.function(self.stem(x)))
+
+
+def gated(x: Tensor) -> Tensor:
+    """What TensorRT does not compute in the convolution's kernel."""
+    return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+class Gated(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return gated(x)
+
+
+class TestPayoff:
+    def test_what_follows_fp16_is_fp16_too(self) -> None:
+        model = Behind(gated, conv(8, 8, 1), nn.ReLU(), conv(8, 8))
+        result = placed(model, [image()], **FAST)
+        assert result.rules == {"convolution_1": PAYOFF, "convolution_2": PAYOFF}
+        assert result.readers == {"input_0": ["convolution"]}
+
+    def test_the_reason_has_the_numbers(self) -> None:
+        result = placed(Behind(gated, conv(8, 6, 1)), [image()], **FAST)
+        assert result.skipped == {
+            # 2 x 8 x 8 pixels of 8 channels, 6 times.
+            "convolution_1": "6.14e+03 multiply-adds for 1.02e+03 values that no INT8 convolution writes"
+        }
+
+    @pytest.mark.parametrize("options", [INT8, {**FAST, "int8_only_where_faster": False}])
+    def test_without_fp16_or_when_switched_off_all_are_int8(self, options: dict[str, Any]) -> None:
+        result = placed(Behind(gated, conv(8, 8, 1), nn.ReLU(), conv(8, 8)), [image()], **options)
+        assert result.rules == {} and len(result.weight_axes) == 3
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            torch.relu,
+            F.silu,
+            F.mish,
+            F.hardswish,
+            lambda x: F.max_pool2d(F.relu6(x), 2),
+            lambda x: F.avg_pool2d(F.gelu(x), 2),
+            lambda x: torch.cat([x.relu(), x.sigmoid()], 1)[:, 4:12],
+        ],
+        ids=["relu", "silu", "mish", "hardswish", "max pool", "average pool", "cat"],
+    )
+    def test_what_a_convolution_can_write_in_int8_costs_nothing(
+        self, function: Callable[[Tensor], Tensor]
+    ) -> None:
+        assert placed(Behind(function, conv(8, 8, 1)), [image()], **FAST).rules == {}
+
+    def test_a_sum_with_a_convolution_costs_nothing(self) -> None:
+        assert placed(nn.Sequential(Shortcut(), conv(8, 8, 1)), [image()], **FAST).rules == {}
+
+    def test_a_branch_that_is_not_int8_spoils_a_concatenation(self) -> None:
+        model = Behind(lambda x: torch.cat([x.relu(), gated(x)], 1), conv(16, 8, 1))
+        assert placed(model, [image()], **FAST).rules == {"convolution_1": PAYOFF}
+
+    def test_much_work_pays_for_its_q(self) -> None:
+        """4.8e9 multiply-adds for 2.1e6 values save 4.9 us and cost 3.3; 3e8 for 5e5 save 0.3 and cost 2.3."""
+        rules = {}
+        for channels in (64, 256):
+            model = Behind(gated, conv(8, channels, 1), Gated(), conv(channels, channels))
+            rules[channels] = placed(model, [image(8, 64)], **FAST).rules
+        assert rules[64] == {"convolution_1": PAYOFF, "convolution_2": PAYOFF}
+        assert rules[256] == {"convolution_1": PAYOFF}
+
+    @pytest.mark.parametrize(("batch", "is_left_out"), [(1, True), (32, False)])
+    def test_a_dynamic_batch_counts_as_the_opt_batch(self, batch: int, is_left_out: bool) -> None:
+        shapes = [(b, 8, 32, 32) for b in (1, batch, 64)]
+        entry = Input(min_shape=shapes[0], opt_shape=shapes[1], max_shape=shapes[2])
+        rules = placed(Behind(gated, conv(8, 2048)), [entry], **FAST).rules
+        assert rules == ({"convolution_1": PAYOFF} if is_left_out else {})
+
+    def test_linear_layers_are_no_convolutions(self) -> None:
+        assert placed(Qkv(), [TOKENS], **FAST).rules.keys() == placed(Qkv(), [TOKENS]).rules.keys()

@@ -215,6 +215,7 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
         int8_excluded_nodes={"linear_2"},
         int8_first_layer=False,
         int8_last_layer=False,
+        int8_only_where_faster=False,
     )
 
 

@@ -40,13 +40,13 @@ class Placement:
     """What to quantize, and what not.
 
     Attributes:
-        weighted: operators that multiply in INT8.
+        weighted: operators that multiply in INT8, each with its weight.
         readers: for each quantized value, the nodes that read it through Q/DQ, each with the decision that says so.
         groups: quantized values that share a scale.
         skipped: for each operator that was left out of INT8, the decision that says so.
     """
 
-    weighted: list[WeightedOperator] = field(default_factory=list)
+    weighted: dict[Node, WeightedOperator] = field(default_factory=dict)
     readers: dict[Node, dict[Node, Decision]] = field(default_factory=dict)
     groups: list[tuple[Node, ...]] = field(default_factory=list)
     skipped: dict[Node, Decision] = field(default_factory=dict)

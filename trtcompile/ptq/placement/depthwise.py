@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from trtcompile.ptq.placement.operators import CONVOLUTION, factors
+from trtcompile.products import operands
+from trtcompile.ptq.placement.operators import CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
 
 _KERNEL = [3, 3]
@@ -13,7 +14,7 @@ _KERNEL = [3, 3]
 def _without_kernel(node: Node, situation: Situation) -> str | None:
     if node.target is not CONVOLUTION or node.args[8] == 1:
         return None
-    weight = factors(node)[1]
+    weight = operands(node)[1]
     assert isinstance(weight, Node)
     _, of_a_group, *kernel = weight.meta["val"].shape
     if of_a_group != 1 or kernel == _KERNEL:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from trtcompile.ptq.placement.operators import CONVOLUTION, factors
-from trtcompile.ptq.placement.rule import LeavesOut, Situation, sizes
+from trtcompile.products import operands, opt_shape
+from trtcompile.ptq.placement.operators import CONVOLUTION
+from trtcompile.ptq.placement.rule import LeavesOut, Situation
 
 
 def _one_pixel(node: Node, situation: Situation) -> str | None:
-    data = factors(node)[0] if node.target is CONVOLUTION else None
+    data = operands(node)[0] if node.target is CONVOLUTION else None
     if not isinstance(data, Node):
         return None
-    shape = sizes(data)
+    shape = opt_shape(data)
     return f"its input is {shape}" if all(size == 1 for size in shape[2:]) else None
 
 

@@ -30,7 +30,7 @@ def place(graph_module: GraphModule, taken: Collection[Node], spec: CompileSpec)
         if decision is not None:
             placement.skipped[node] = decision
         elif is_weighted(node):
-            placement.weighted.append(weighted_operator(node))
+            placement.weighted[node] = weighted_operator(node)
     for rule in RULES:
         if isinstance(rule, Quantizes):
             for node in nodes:

@@ -37,10 +37,10 @@ class Situation:
             depths[node] = 1 + max((depths[n] for n in node.all_input_nodes), default=0)
         return depths
 
-    @cached_property
-    def int8_operators(self) -> frozenset[Node]:
-        """The weighted operators that no rule has left out; for rules behind that of weighted operators."""
-        return frozenset(weighted.node for weighted in self.placement.weighted)
+    @property
+    def int8_operators(self) -> Collection[Node]:
+        """The weighted operators, of those judged so far, that no rule has left out."""
+        return self.placement.weighted
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,3 @@ def is_float32(node: object) -> bool:
 def is_constant(node: object) -> bool:
     """Whether a node is a tensor that is known when compiling."""
     return isinstance(node, Node) and node.op == "get_attr"
-
-
-def sizes(node: Node) -> list[int]:
-    """The shape of a node's tensor; a dynamic size counts as the one that engines are tuned for."""
-    return [s if isinstance(s, int) else int(s.node.hint) for s in node.meta["val"].shape]

@@ -9,11 +9,11 @@ import torch
 from torch.fx import Node
 
 from trtcompile.node_info import layer_name
+from trtcompile.products import operands
 from trtcompile.ptq.placement.decisions import WeightedOperator
 from trtcompile.ptq.placement.operators import (
     CONVOLUTION,
     LINEAR,
-    factors,
     is_weighted,
 )
 from trtcompile.ptq.placement.rule import (
@@ -26,7 +26,7 @@ from trtcompile.ptq.placement.rule import (
 
 
 def _computed_weight(node: Node, situation: Situation) -> str | None:
-    if not is_weighted(node) or any(map(is_constant, factors(node))):
+    if not is_weighted(node) or any(map(is_constant, operands(node))):
         return None
     return "its weight is computed by the model"
 
@@ -34,13 +34,13 @@ def _computed_weight(node: Node, situation: Situation) -> str | None:
 def _constant_input(node: Node, situation: Situation) -> str | None:
     if not is_weighted(node):
         return None
-    return "its input is a constant" if is_constant(factors(node)[0]) else None
+    return "its input is a constant" if is_constant(operands(node)[0]) else None
 
 
 def _not_float32(node: Node, situation: Situation) -> str | None:
     if not is_weighted(node):
         return None
-    data = factors(node)[0]
+    data = operands(node)[0]
     assert isinstance(data, Node)
     dtype = data.meta["val"].dtype
     return None if dtype == torch.float32 else f"its input is {dtype}, not float32"
@@ -51,7 +51,7 @@ def _no_channel_axis(node: Node, situation: Situation) -> str | None:
         return None
     if node.target is CONVOLUTION and node.args[6] and node.args[8] != 1:
         return "a grouped transposed convolution has no single output-channel axis"
-    weight = factors(node)[1]
+    weight = operands(node)[1]
     assert isinstance(weight, Node)
     shape = list(weight.meta["val"].shape)
     is_matrix = len(shape) >= 2 and math.prod(shape[:-2]) == 1
@@ -62,7 +62,7 @@ def _no_channel_axis(node: Node, situation: Situation) -> str | None:
 
 def _data(node: Node, situation: Situation) -> Iterator[Read]:
     if is_weighted(node):
-        data = factors(node)[0]
+        data = operands(node)[0]
         assert isinstance(data, Node)
         yield Read(data, node, f"input of {layer_name(node)}")
 
@@ -73,7 +73,7 @@ def weighted_operator(node: Node) -> WeightedOperator:
     A convolution's weight is [out, in, ...], a transposed one's [in, out, ...], a linear layer's [out, in], and the
     right factor of a product [..., in, out].
     """
-    weight = factors(node)[1]
+    weight = operands(node)[1]
     assert isinstance(weight, Node)
     if node.target is CONVOLUTION:
         return WeightedOperator(node, weight, 1 if node.args[6] else 0)
