@@ -195,9 +195,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="placement: depthwise kernels of any size",
         file="trtcompile/ptq/placement/depthwise.py",
-        old="if of_a_group != 1 or kernel == _KERNEL:",
-        new="if True:",
+        old="return of_a_group == 1 and kernel != _KERNEL",
+        new="return False",
         tests=(
+            "tests/py/test_given_quantization.py::test_depthwise_weights_without_an_int8_kernel_are_dequantized[5-False]",
             "tests/py/ptq/test_placement_rules.py::TestDepthwise::test_kernels[5]",
             "tests/py/ptq/test_placement_rules.py::TestTransformers::test_a_convnext_block",
         ),

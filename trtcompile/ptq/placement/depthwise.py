@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch.fx import Node
 
 from trtcompile.products import operands
@@ -11,15 +12,24 @@ from trtcompile.ptq.placement.rule import LeavesOut, Situation
 _KERNEL = [3, 3]
 
 
-def _without_kernel(node: Node, situation: Situation) -> str | None:
+def lacks_int8_kernel(node: Node) -> bool:
+    """Whether a node is a depthwise convolution with another kernel than 3x3."""
     if node.target is not CONVOLUTION or node.args[8] == 1:
-        return None
+        return False
+    _, of_a_group, *kernel = _weight_shape(node)
+    return of_a_group == 1 and kernel != _KERNEL
+
+
+def _weight_shape(node: Node) -> torch.Size:
     weight = operands(node)[1]
     assert isinstance(weight, Node)
-    _, of_a_group, *kernel = weight.meta["val"].shape
-    if of_a_group != 1 or kernel == _KERNEL:
+    return weight.meta["val"].shape  # type: ignore[no-any-return]
+
+
+def _without_kernel(node: Node, situation: Situation) -> str | None:
+    if not lacks_int8_kernel(node):
         return None
-    return f"its kernel is {'x'.join(map(str, kernel))}"
+    return f"its kernel is {'x'.join(map(str, _weight_shape(node)[2:]))}"
 
 
 DEPTHWISE = LeavesOut(
