@@ -165,8 +165,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: no Q on the residual",
-        file="trtcompile/ptq/placement.py",
-        old='placement.quantize(residual, node, f"residual added to {layer_name(main)}")',
+        file="trtcompile/ptq/placement/residuals.py",
+        old='yield Read(residual, node, f"residual added to {layer_name(main)}")',
         new="return",
         tests=(
             "tests/py/ptq/test_placement.py::test_identity_shortcut_is_quantized_once_for_the_convolution_and_the_add",
@@ -175,7 +175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: the longer path is the residual",
-        file="trtcompile/ptq/placement.py",
+        file="trtcompile/ptq/placement/residuals.py",
         old="main, residual = max(candidates,",
         new="main, residual = min(candidates,",
         tests=(
@@ -185,8 +185,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: weight axis of transposed convolutions",
-        file="trtcompile/ptq/placement.py",
-        old="WeightedOperator(node, weight, 1 if transposed else 0)",
+        file="trtcompile/ptq/placement/weights.py",
+        old="WeightedOperator(node, weight, 1 if node.args[6] else 0)",
         new="WeightedOperator(node, weight, 0)",
         tests=(
             "tests/py/ptq/test_placement.py::test_transposed_convolutions[1]",
@@ -194,10 +194,56 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="placement: a residual stream is quantized",
+        file="trtcompile/ptq/placement/residuals.py",
+        old="    norm = _norm_behind(node)\n",
+        new="    norm = None\n",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestTransformers::test_convolutions_between_norms_do_not_make_it_a_cnn",
+        ),
+    ),
+    Mutation(
+        name="placement: depthwise kernels of any size",
+        file="trtcompile/ptq/placement/depthwise.py",
+        old="return of_a_group == 1 and kernel != _KERNEL",
+        new="return False",
+        tests=(
+            "tests/py/test_given_quantization.py::test_depthwise_weights_without_an_int8_kernel_are_dequantized[5-False]",
+            "tests/py/ptq/test_placement_rules.py::TestDepthwise::test_kernels[5]",
+            "tests/py/ptq/test_placement_rules.py::TestTransformers::test_a_convnext_block",
+        ),
+    ),
+    Mutation(
+        name="placement: excluded modules by their own path only",
+        file="trtcompile/ptq/placement/exclusions.py",
+        old="for path in reversed(enclosing_modules(node)):",
+        new="for path in enclosing_modules(node)[-1:]:",
+        tests=("tests/py/ptq/test_placement_rules.py::TestExclusion::test_by_module[2]",),
+    ),
+    Mutation(
+        name="placement: a gate's Q is free",
+        file="trtcompile/ptq/placement/payoff.py",
+        old="return len(sources) == 1 and _all_can(sources, situation)",
+        new="return any(_can_be_written_in_int8(source, situation) for source in sources)",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestPayoff::test_what_follows_fp16_is_fp16_too",
+        ),
+    ),
+    Mutation(
+        name="placement: products with constants by row",
+        file="trtcompile/ptq/placement/weights.py",
+        old="return WeightedOperator(node, weight, 0 if node.target is LINEAR else last)",
+        new="return WeightedOperator(node, weight, 0)",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestProductsWithWeights::test_scales_lie_along_the_columns",
+            "tests/py/ptq/test_placement_rules.py::TestProductsWithWeights::test_einsum",
+        ),
+    ),
+    Mutation(
         name="placement: a chain that floating point reads too",
-        file="trtcompile/ptq/placement.py",
-        old="if set(value.users) != set(placement.readers[value]):",
-        new="if not value.users:",
+        file="trtcompile/ptq/placement/moves.py",
+        old="if readers is None or set(value.users) != set(readers):",
+        new="if readers is None:",
         tests=(
             "tests/py/ptq/test_placement_chains.py::test_a_chain_that_floating_point_reads_too_is_quantized_only_for_int8",
         ),

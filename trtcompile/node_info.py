@@ -6,6 +6,7 @@ import linecache
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def operator_name(node: Node) -> str:
     return text if not text.startswith("<") else getattr(target, "__name__", text)
 
 
+def is_one_of(node: Node, operators: Collection[str]) -> bool:
+    """Whether operators, named as ``aten.relu.default`` or as ``aten.relu`` for every overload, include a node's."""
+    name = operator_name(node)
+    return name in operators or name.rpartition(".")[0] in operators
+
+
 def is_qdq(node: Node) -> bool:
     """Whether a node quantizes or dequantizes, as PT2E and the quantize stage write it."""
     return getattr(node.target, "namespace", "") == "quantized_decomposed"
@@ -55,13 +62,19 @@ def module_path(node: Node) -> str:
     """The path of the ``nn.Module`` that the node was traced from, such as ``features.0``; empty if unknown."""
     stack = node.meta.get("nn_module_stack") or {}
     entries = list(stack.values())
-    return str(entries[-1][0]) if entries else ""
+    return _as_path(entries[-1][0]) if entries else ""
 
 
 def enclosing_modules(node: Node) -> list[str]:
     """The paths of all modules that the node was traced in, the outermost first; the model itself has none."""
     stack = node.meta.get("nn_module_stack") or {}
-    return [path for path, *_ in map(tuple, stack.values()) if path]
+    paths = (_as_path(path) for path, *_ in map(tuple, stack.values()))
+    return [path for path in paths if path]
+
+
+def _as_path(name: str) -> str:
+    """``blocks.0`` for what dynamo calls ``L['self'].blocks.0``, as ``torch.export`` does."""
+    return re.sub(r"^L\['self'\]\.?|^[LG]\['(\w+)'\]", r"\1", name)
 
 
 class NotingSourceLines(TorchFunctionMode):

@@ -758,6 +758,15 @@ def int8(batches: Any, **arguments: Any) -> dict[str, Any]:
 
 
 class TestInt8:
+    def test_what_int8_leaves_out(self, modules: Compiled) -> None:
+        model = net()
+        trt(model, **int8([image(5)]), int8_excluded_modules={"last"})(image(5))
+        (left_out,) = (row for row in modules[0].report.placement if row.value is None)  # type: ignore[union-attr]
+        assert (left_out.rule, left_out.reason) == (
+            "excluded module",
+            "int8_excluded_modules has last",
+        )
+
     def test_the_table_of_compile(self, modules: Compiled) -> None:
         """The same names, and bit-identical scales."""
         model, x = net(), image()

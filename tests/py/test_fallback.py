@@ -85,6 +85,20 @@ class TestOptions:
         with pytest.warns(TRTCompileWarning, match=r"torch_executed_modules has fourth\.\*, which"):
             compiled(model, torch_executed_modules={"fourth.*"})
 
+    def test_names_that_int8_could_leave_out_are_not_there(self, model: Blocks) -> None:
+        absent = {
+            "int8_excluded_ops": {"aten.convolution"},
+            "int8_excluded_nodes": {"linear_9"},
+            "int8_excluded_modules": {"fourth"},
+        }
+        with pytest.warns(TRTCompileWarning) as caught:
+            report = trtcompile.dry_run(
+                model, [(2, 6)], enabled_precisions={torch.int8}, device=build_device(), **absent
+            )
+        said = {str(warning.message).partition(", which")[0] for warning in caught}
+        assert said == {f"{option} has {name}" for option, (name,) in absent.items()}
+        assert report.multiply_add_share("INT8") == 1.0
+
     @pytest.mark.parametrize("value", ["second", {1}, [""], 3])
     @pytest.mark.parametrize("option", ["torch_executed_modules", "torch_executed_nodes"])
     def test_refused(self, option: str, value: Any) -> None:

@@ -145,6 +145,39 @@ def test_two_sources_of_scales() -> None:
     refused(Pt2e(), SettingsError, "with scales of its own. Drop the calibrator", **options)
 
 
+@pytest.mark.parametrize(("kernel", "is_int8"), [(3, True), (5, False)])
+def test_depthwise_weights_without_an_int8_kernel_are_dequantized(
+    kernel: int, is_int8: bool
+) -> None:
+    """They keep their quantized values: eager PyTorch, which ``check_op`` compares with, has those."""
+
+    class Depthwise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 1, kernel, kernel))
+            self.register_buffer("scales", torch.linspace(0.02, 0.04, 3))
+            self.register_buffer("zero_points", torch.zeros(3, dtype=torch.int32))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.fake_quantize_per_tensor_affine(x, 0.02, 0, -128, 127)
+            weight = torch.fake_quantize_per_channel_affine(
+                self.weight, self.scales, self.zero_points, 0, -127, 127
+            )
+            return torch.relu(torch.conv2d(x, weight, groups=3))
+
+    network = check_op(Depthwise().eval(), IMAGE, enabled_precisions=INT8, rtol=1e-4, atol=1e-4)
+    layers = [
+        network.definition.get_layer(i).type.name for i in range(network.definition.num_layers)
+    ]
+    assert layers.count("DEQUANTIZE") == (2 if is_int8 else 1)
+
+
+def test_where_int8_is_the_model_says_itself() -> None:
+    options = {"enabled_precisions": INT8, "int8_first_layer": False, "int8_excluded_nodes": {"a"}}
+    said = r"int8_excluded_nodes, int8_first_layer was given.* Drop the option"
+    refused(Pt2e(), SettingsError, said, **options)
+
+
 def test_no_source_of_scales_says_how_to_make_one() -> None:
     said = r"no calibrator.*DataLoaderCalibrator\(dataloader\), or CacheCalibrator\(cache_file\)"
     refused(nn.Conv2d(3, 4, 3), SettingsError, said, enabled_precisions=INT8)

@@ -51,6 +51,20 @@ class SmallNet(nn.Module):
         return self.head(self.drop(x.flatten(1)))
 
 
+class Products(nn.Module):
+    """Weights that are right factors, in three operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(24, 32), nn.Linear(16, 24)
+        self.third = nn.Linear(10, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(torch.matmul(x, self.first.weight))
+        x = torch.relu(torch.einsum("bnc,cd->bnd", x, self.second.weight))
+        return torch.addmm(self.first.bias[:10], x.reshape(-1, 16), self.third.weight)
+
+
 @pytest.fixture(scope="module")
 def model() -> SmallNet:
     net = SmallNet()
@@ -108,6 +122,32 @@ class TestResults:
         # It is INT8: near the FP32 values, and not equal to them.
         error = (simulated - expected).std() / spread
         assert 1e-3 < error < 0.1
+
+    @pytest.mark.parametrize(
+        "precisions", [{torch.int8}, {torch.float, torch.half, torch.int8}], ids=["int8", "fast"]
+    )
+    def test_products_with_constants(
+        self, precisions: set[torch.dtype], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Their scales lie along the columns of the right factor; TensorRT builds them, and the numbers are right."""
+        install_oracle(monkeypatch)
+        model = Products()
+        randomize(model, 4)
+        x = torch.randn(4, 7, 32, generator=torch.Generator().manual_seed(1))
+        compiled = compile_int8(
+            model,
+            DataLoaderCalibrator([x], progress=False),
+            inputs=[x],
+            enabled_precisions=precisions,
+        )
+        products = [row for row in compiled.report.rows if row.multiply_adds]
+        assert [row.precision for row in products] == ["INT8"] * 3
+        with torch.no_grad():
+            expected, simulated, computed = model(x), compiled.lowered(x), compiled(x)
+        spread = expected.std()
+        tolerance = 1e-5 if torch.half not in precisions else 2e-2
+        assert (computed - simulated).abs().max() < tolerance * spread
+        assert 1e-3 < (simulated - expected).std() / spread < 0.1
 
     def test_every_weighted_operator_is_int8(self, reference: TRTModule) -> None:
         report = reference.report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ _READ_SHAPE_ALONE = frozenset(
 
 
 def fold_constants(graph_module: GraphModule, spec: CompileSpec) -> int:
-    """Replaces a node whose inputs are all constants, or that has none, by its value.
+    """Replaces a node whose inputs are all constants, or that has none, by its value, or by those that are picked.
 
     Given::
 
@@ -51,15 +52,23 @@ def fold_constants(graph_module: GraphModule, spec: CompileSpec) -> int:
         args, kwargs = arguments
         with torch.no_grad():
             value = node.target(*args, **kwargs)
-        if not isinstance(value, torch.Tensor):
-            continue
-        constant = add_constant(
-            graph_module, f"folded_{node.name}", value.detach().contiguous(), before=node
-        )
-        node.replace_all_uses_with(constant)
-        graph_module.graph.erase_node(node)
-        folded += 1
+        if isinstance(value, torch.Tensor):
+            _replace(graph_module, node, value)
+            folded += 1
+        elif isinstance(value, (list, tuple)):
+            picks = [user for user in node.users if user.target is operator.getitem]
+            for pick in picks:
+                _replace(graph_module, pick, value[pick.args[1]])
+            folded += len(picks)
     return folded
+
+
+def _replace(graph_module: GraphModule, node: Node, value: torch.Tensor) -> None:
+    constant = add_constant(
+        graph_module, f"folded_{node.name}", value.detach().contiguous(), before=node
+    )
+    node.replace_all_uses_with(constant)
+    graph_module.graph.erase_node(node)
 
 
 def _constant_arguments(graph_module: GraphModule, node: Node) -> tuple[Any, Any] | None:

@@ -1,32 +1,16 @@
-"""In which precision an operator of a lowered graph computes, and how much it computes."""
+"""In which precision an operator of a lowered graph computes."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch.fx import Node
 
-aten = torch.ops.aten
+from trtcompile.products import PRODUCTS, operands
+
 qd = torch.ops.quantized_decomposed
 
-#: Operators that multiply a data input by a weight or by another input, with the positions of the two.
-WEIGHTED = (
-    aten.convolution.default,
-    aten.linear.default,
-    aten.mm.default,
-    aten.bmm.default,
-    aten.matmul.default,
-    aten.addmm.default,
-)
 _DEQUANTIZE = (qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default)
 _NAMES = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
-
-
-def operands(node: Node) -> tuple[object, object]:
-    """The two factors of a weighted operator."""
-    first = 1 if node.target is aten.addmm.default else 0
-    return node.args[first], node.args[first + 1]
 
 
 def is_dequantized(value: object) -> bool:
@@ -35,8 +19,8 @@ def is_dequantized(value: object) -> bool:
 
 
 def precision_of(node: Node) -> str:
-    """``INT8`` if a weighted operator has two dequantized factors, else the name of its result's dtype."""
-    if node.target in WEIGHTED and all(is_dequantized(value) for value in operands(node)):
+    """``INT8`` if a product has two dequantized factors, else the name of its result's dtype."""
+    if node.target in PRODUCTS and all(is_dequantized(value) for value in operands(node)):
         return "INT8"
     return dtype_name(node)
 
@@ -49,27 +33,3 @@ def dtype_name(node: Node) -> str:
     return (
         _NAMES.get(dtype, str(dtype).removeprefix("torch.").upper()) if dtype is not None else "-"
     )
-
-
-def multiply_adds(node: Node) -> int:
-    """Multiply-adds of one call; a dynamic size counts as the size it was traced with."""
-    if node.target not in WEIGHTED:
-        return 0
-    weight = operands(node)[1]
-    if not isinstance(weight, Node):
-        return 0
-    shape = [_size(s) for s in weight.meta["val"].shape]
-    result = math.prod(_size(s) for s in node.meta["val"].shape)
-    if node.target is aten.convolution.default:
-        if node.args[6]:  # transposed: each input element meets the whole kernel of its group
-            data = operands(node)[0]
-            assert isinstance(data, Node)
-            return math.prod(_size(s) for s in data.meta["val"].shape) * math.prod(shape[1:])
-        return result * math.prod(shape[1:])
-    # The second factor of a linear layer is transposed; that of a matmul may be a vector.
-    depth = shape[-1] if node.target is aten.linear.default or len(shape) == 1 else shape[-2]
-    return result * depth
-
-
-def _size(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from trtcompile.errors import SettingsError, UnsupportedGraphError
+from trtcompile.lowering.constants import add_constant, constant_of
 from trtcompile.node_info import is_qdq, layer_name
+from trtcompile.products import operands
+from trtcompile.ptq.placement import lacks_int8_kernel
 from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.settings import CompileSpec
 
@@ -40,6 +45,11 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             "a calibrator was given, but the model comes quantized, with scales of its own. Drop the calibrator, or "
             "give the model as it was before quantization."
         )
+    if spec.placement_options:
+        raise SettingsError(
+            f"{', '.join(spec.placement_options)} was given, but the model comes quantized, and where INT8 is it says "
+            "itself. Drop the option, or give the model as it was before quantization."
+        )
     refused = {
         node: reason for node, reason in verdicts.items() if reason is not None and is_qdq(node)
     }
@@ -53,3 +63,52 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             "per_channel_symmetric for weights, zero-points 0; or give the model as it was before quantization, and a "
             "calibrator."
         )
+
+
+def dequantize_depthwise(graph_module: GraphModule) -> int:
+    """Dequantizes, when compiling, the weights of convolutions for which TensorRT has no INT8 kernel.
+
+    They keep the values that quantization left them. TensorRT 10.6 would dequantize such a weight at run time, and
+    computed wrong numbers then.
+
+    Given::
+
+        q = quantize_per_channel(weight, ...)
+        w = dequantize_per_channel(q, ...)
+        y = convolution(x, w)  # depthwise, 5x5
+
+    Result::
+
+        w = get_attr[weight_dequantized]
+        y = convolution(x, w)
+
+    Returns:
+        The number of weights.
+    """
+    rewrites = 0
+    for node in list(graph_module.graph.nodes):
+        if not lacks_int8_kernel(node):
+            continue
+        weight = operands(node)[1]
+        if not isinstance(weight, Node) or weight.op == "get_attr":
+            continue
+        value = _dequantized(graph_module, weight)
+        if value is not None:
+            name = f"{layer_name(node)}_weight_dequantized"
+            node.replace_input_with(weight, add_constant(graph_module, name, value, before=node))
+            rewrites += 1
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
+    return rewrites
+
+
+def _dequantized(graph_module: GraphModule, node: Node) -> torch.Tensor | None:
+    """The value of a constant behind quantize and dequantize nodes; None for what depends on inputs."""
+    if not is_qdq(node):
+        return constant_of(graph_module, node)
+    known = {source: _dequantized(graph_module, source) for source in node.all_input_nodes}
+    if any(value is None for value in known.values()):
+        return None
+    args, kwargs = map_arg((node.args, node.kwargs), lambda source: known[source])
+    with torch.no_grad():
+        return node.target(*args, **kwargs)  # type: ignore[operator, no-any-return]

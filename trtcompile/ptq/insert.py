@@ -42,7 +42,7 @@ def insert_qdq(
         dequantized = _through_qdq(graph_module, value, scales[layer_name(value)])
         for reader in readers:
             reader.replace_input_with(value, dequantized)
-    for weighted in placement.weighted:
+    for weighted in placement.weighted.values():
         _quantize_weight(graph_module, weighted)
     graph_module.graph.lint()
     graph_module.recompile()

@@ -44,6 +44,22 @@ class Reading(nn.Module):
         return self.function(x, self.constant)  # type: ignore[operator]
 
 
+def test_parts_of_a_constant_become_constants() -> None:
+    """As attention over two sequences cuts its packed weight."""
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(9, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, _, third = self.weight.split(3)
+            return nn.functional.linear(x, first) * nn.functional.linear(x, third)
+
+    graph_module = check_pass(Packed(), [torch.randn(2, 4)], fold_constants, rewrites=2)
+    assert operators(graph_module) == ["aten.linear.default"] * 2 + ["aten.mul.Tensor"]
+
+
 def test_what_depends_on_an_input_is_not_folded() -> None:
     model = Reading(lambda x, c: (x + c) * c, torch.randn(3))
     graph_module = check_pass(model, [torch.randn(2, 3)], fold_constants, rewrites=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ class Placed:
     Attributes:
         readers: quantized value -> who reads it through Q/DQ.
         shared: groups of more than one value with one scale.
-        skipped: weighted operator in floating point -> why.
+        skipped: operator that was left out of INT8 -> why.
+        rules: operator that was left out of INT8 -> the name of the rule.
         weight_axes: weighted operator in INT8 -> axis of its weight's scales.
         graph_module: the lowered graph, without Q/DQ.
         placement: what the rest was read from.
@@ -34,26 +35,28 @@ class Placed:
     readers: dict[str, list[str]]
     shared: list[tuple[str, ...]]
     skipped: dict[str, str]
+    rules: dict[str, str]
     weight_axes: dict[str, int]
     graph_module: GraphModule
     placement: Placement
 
 
-def placed(model: nn.Module, inputs: Sequence[Any], **options: Any) -> Placed:
+def placed(model: nn.Module | Callable[..., Any], inputs: Sequence[Any], **options: Any) -> Placed:
     """Captures, lowers and places; ``options`` are settings that decide what TensorRT takes."""
     graph_module = capture_for_test(model, inputs).graph_module
     spec = CompileSpec(**options)
     lower(graph_module, spec)
     taken = {node for node, reason in judge(graph_module, spec).items() if reason is None}
-    placement = place(graph_module, taken)
+    placement = place(graph_module, taken, spec)
     return Placed(
         readers={
             layer_name(value): [layer_name(reader) for reader in readers]
             for value, readers in placement.readers.items()
         },
         shared=[tuple(map(layer_name, group)) for group in placement.groups if len(group) > 1],
-        skipped={layer_name(node): reason for node, reason in placement.skipped.items()},
-        weight_axes={layer_name(w.node): w.weight_axis for w in placement.weighted},
+        skipped={layer_name(node): decision.why for node, decision in placement.skipped.items()},
+        rules={layer_name(node): decision.rule for node, decision in placement.skipped.items()},
+        weight_axes={layer_name(w.node): w.weight_axis for w in placement.weighted.values()},
         graph_module=graph_module,
         placement=placement,
     )

@@ -1,0 +1,97 @@
+"""Convolutions that INT8 would not make faster, because their input would need a Q of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch.fx import Node
+
+from trtcompile.products import multiply_adds, operands, opt_shape
+from trtcompile.ptq.movement import moved_values, only_moves
+from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION, is_sum
+from trtcompile.ptq.placement.rule import LeavesOut, Situation
+
+aten = torch.ops.aten
+
+#: An H200's data sheet: 4.8 TB/s, 495 FP16 and 990 INT8 multiply-adds in a picosecond. Its kernels take 2 us at least.
+_KERNEL_SECONDS = 2e-6
+_SECONDS_FOR_VALUE = 3 / 4.8e12  # Q reads 2 bytes and writes 1
+_SECONDS_SAVED = 1 / 495e12 - 1 / 990e12
+
+#: TensorRT computes these in the epilogue of a convolution, with Q behind them.
+_ACTIVATIONS = frozenset(
+    {
+        aten.clamp.default,
+        aten.elu.default,
+        aten.gelu.default,
+        aten.hardsigmoid.default,
+        aten.hardswish.default,
+        aten.hardtanh.default,
+        aten.leaky_relu.default,
+        aten.relu.default,
+        aten.sigmoid.default,
+        aten.softplus.default,
+        aten.tanh.default,
+    }
+)
+
+
+def _costs_more_than_it_saves(node: Node, situation: Situation) -> str | None:
+    if not (situation.spec.uses_fp16 and situation.spec.int8_only_where_faster):
+        return None
+    if node.target is not CONVOLUTION:
+        return None
+    data = operands(node)[0]
+    assert isinstance(data, Node)
+    if _can_be_written_in_int8(data, situation):
+        return None
+    work, values = multiply_adds(node), math.prod(opt_shape(data))
+    if work * _SECONDS_SAVED > _KERNEL_SECONDS + values * _SECONDS_FOR_VALUE:
+        return None
+    return f"{work:.3g} multiply-adds for {values:.3g} values that no INT8 convolution writes"
+
+
+def _can_be_written_in_int8(value: Node, situation: Situation) -> bool:
+    """Whether Q costs nothing, since the kernel that computes a value can write INT8 as well.
+
+    An input of the model has to be cast to FP16 otherwise, which takes as long as Q.
+    """
+    if value.op == "placeholder" or value in situation.int8_operators:
+        return True
+    if only_moves(value):
+        return _all_can(moved_values(value), situation)
+    if value.target in AVERAGING or value.target in _ACTIVATIONS:
+        return _all_can(value.all_input_nodes, situation)
+    if is_sum(value) and value not in situation.placement.skipped:
+        return any(
+            source.target is CONVOLUTION and source in situation.int8_operators
+            for source in value.all_input_nodes
+        )
+    if value.target is aten.mul.Tensor:  # SiLU: a value times an activation of it
+        sources = {_before_activations(source) for source in value.all_input_nodes}
+        return len(sources) == 1 and _all_can(sources, situation)
+    return False
+
+
+def _all_can(values: Iterable[Node], situation: Situation) -> bool:
+    values = list(values)
+    return bool(values) and all(_can_be_written_in_int8(value, situation) for value in values)
+
+
+def _before_activations(node: Node) -> Node:
+    while node.target in _ACTIVATIONS:
+        (node,) = node.all_input_nodes
+    return node
+
+
+PAYOFF = LeavesOut(
+    name="costs more than it saves",
+    matches="with FP16, convolutions whose input no INT8 convolution computes, if their multiply-adds are few "
+    "(`int8_only_where_faster`)",
+    reason="Where the kernel in front cannot write INT8, Q is a kernel that reads and writes the whole input: blocks "
+    "of EfficientNet took 1.4 times as long in INT8, blocks of MobileNet-v2 with FP16 depthwise convolutions 1.9 "
+    "times.",
+    why=_costs_more_than_it_saves,
+)
