@@ -70,6 +70,11 @@ _ALGORITHMS: Mapping[CalibrationAlgo, _Algorithm] = {
 }
 
 
+def distinct_algorithms() -> tuple[CalibrationAlgo, ...]:
+    """The algorithms that can be used; of those that always agree, one."""
+    return tuple({known.amax: algo for algo, known in _ALGORITHMS.items()}.values())
+
+
 def amax_of(
     histograms: Sequence[AbsHistogram],
     algo: CalibrationAlgo,
