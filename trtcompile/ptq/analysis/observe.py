@@ -1,0 +1,144 @@
+"""What quantization does to each tensor and each layer, observed while a simulation runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from trtcompile.errors import CalibrationError
+from trtcompile.ptq.analysis.layers import QuantizedLayers, tensor_of
+from trtcompile.ptq.analysis.noise import NoiseRatio
+from trtcompile.ptq.analysis.switched import SwitchedSimulation
+from trtcompile.ptq.batches import FittedBatch
+from trtcompile.ptq.histogram import AbsHistogram
+
+
+@dataclass
+class ObservedTensor:
+    """Statistics of a quantized tensor's values without quantization.
+
+    Attributes:
+        scale: the scale in use; None for a value that is quantized per channel.
+        histogram: of the absolute values.
+        noise: of this tensor's Q/DQ alone.
+        clipped: how many values lie outside the range of the integers.
+    """
+
+    scale: float | None
+    histogram: AbsHistogram
+    noise: NoiseRatio = field(default_factory=NoiseRatio)
+    clipped: Tensor | int = 0
+
+
+@dataclass
+class ObservedLayer:
+    """Noise in a layer's result.
+
+    Attributes:
+        own: with its own operands quantized, and nothing else.
+        accumulated: with every layer quantized.
+        weight: of its weight, not of its result.
+    """
+
+    own: NoiseRatio = field(default_factory=NoiseRatio)
+    accumulated: NoiseRatio = field(default_factory=NoiseRatio)
+    weight: NoiseRatio = field(default_factory=NoiseRatio)
+
+
+class Observer:
+    """Runs a graph without and with quantization side by side, so that one batch's live values are all it keeps.
+
+    Args:
+        graph: the lowered graph.
+        layers: its Q/DQ by layer.
+        device: where to run.
+
+    Attributes:
+        tensors: by quantize node, in the order of the graph.
+        layers: by layer name, in the order of the graph.
+    """
+
+    def __init__(self, graph: GraphModule, layers: QuantizedLayers, device: torch.device) -> None:
+        self._structure = layers
+        self._reference = SwitchedSimulation(graph, layers, device)
+        self._quantized = SwitchedSimulation(graph, layers, device)
+        self._first_of = {quantizer: node for node, quantizer in reversed(layers.pairs.items())}
+        self._layer_at = {layer.node: layer for layer in layers.layers}
+        self._layer_of_weight = {
+            layer.weight: layer for layer in layers.layers if layer.weight is not None
+        }
+        self.tensors = {
+            node: ObservedTensor(_scale_of(node), AbsHistogram(device))
+            for node in graph.graph.nodes
+            if node in layers.quantizers and node.args[0].op != "get_attr"
+        }
+        self.layers = {layer.name: ObservedLayer() for layer in layers.layers}
+        self._weights_seen = False
+
+    def add(self, batch: FittedBatch) -> None:
+        """Runs one batch.
+
+        Raises:
+            CalibrationError: the model fails on it, or a tensor holds NaN or infinity.
+        """
+        lanes = zip(
+            self._reference.steps(batch, (), observed=True),
+            self._quantized.steps(batch, self._structure.names),
+            strict=True,
+        )
+        for node, _ in lanes:
+            if node in self._layer_of_weight:
+                self._observe_weight(node)
+            elif node in self._structure.pairs:
+                self._observe_tensor(node, batch)
+            elif node in self._layer_at:
+                self._observe_layer(node, batch)
+        self._weights_seen = True
+
+    def _observe_tensor(self, node: Node, batch: FittedBatch) -> None:
+        quantizer = self._structure.pairs[node]
+        observed = self.tensors.get(quantizer)
+        if observed is None or self._first_of[quantizer] is not node:
+            return
+        plain = batch.of_samples(self._reference.env[quantizer])
+        try:
+            observed.histogram.update(plain)
+        except CalibrationError as error:
+            raise CalibrationError(
+                f"Tensor {tensor_of(quantizer)!r}, batch {batch.loader_batch} of the data: {error}"
+            ) from error
+        observed.noise.add(plain, batch.of_samples(self._reference.dequantized(node)))
+        observed.clipped = observed.clipped + _count_clipped(plain, quantizer)
+
+    def _observe_weight(self, node: Node) -> None:
+        if not self._weights_seen:
+            plain = self._reference.env[self._structure.pairs[node]]
+            noise = self.layers[self._layer_of_weight[node].name].weight
+            noise.add(plain, self._reference.dequantized(node))
+
+    def _observe_layer(self, node: Node, batch: FittedBatch) -> None:
+        layer = self._layer_at[node]
+        observed = self.layers[layer.name]
+        plain = self._reference.env[node]
+        if isinstance(plain, Tensor) and plain.is_floating_point():
+            own = self._reference.with_quantized_operands(node)
+            plain = batch.of_samples(plain)
+            observed.own.add(plain, batch.of_samples(own))
+            observed.accumulated.add(plain, batch.of_samples(self._quantized.env[node]))
+
+
+def _scale_of(quantizer: Node) -> float | None:
+    scale = quantizer.args[1]
+    return float(scale) if isinstance(scale, (int, float)) else None
+
+
+def _count_clipped(values: Tensor, quantizer: Node) -> Tensor | int:
+    """How many values round to something outside the range of the integers."""
+    scale, zero_point, low, high = quantizer.args[1:5]
+    if isinstance(scale, Node) or isinstance(zero_point, Node):
+        return 0
+    rounded = torch.round(values.float() / scale) + zero_point  # type: ignore[operator, arg-type]
+    return ((rounded < low) | (rounded > high)).sum()
