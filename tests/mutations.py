@@ -244,8 +244,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="collect: rows that fill up the batch are counted",
-        file="trtcompile/ptq/batches.py",
-        old="return value[: rows * self.valid]",
+        file="trtcompile/ptq/collect.py",
+        old="return value[: rows * batch.valid]",
         new="return value",
         tests=("tests/py/ptq/test_collect.py::test_rows_that_fill_up_the_batch_are_not_counted",),
     ),

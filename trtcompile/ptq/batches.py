@@ -32,18 +32,6 @@ class FittedBatch:
     batch_size: int
     loader_batch: int
 
-    def of_samples(self, value: Tensor) -> Tensor:
-        """The part of a value computed from this batch that belongs to samples of their own.
-
-        Of a tensor whose dimension 0 is a multiple k of the batch size, that is the first k * valid
-        rows; others hold values of all samples in each row.
-        """
-        if self.valid < self.batch_size and value.dim() > 0:
-            rows, rest = divmod(value.shape[0], self.batch_size)
-            if rest == 0:
-                return value[: rows * self.valid]
-        return value
-
 
 def fit_batches(
     loader: Iterable[Any], arguments: tuple[Any, ...], device: torch.device, *, first: int = 0

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
 from trtcompile.ptq.histogram import AbsHistogram, find_nonfinite
-from trtcompile.ptq.on_device import InterpreterOnDevice
+from trtcompile.ptq.interpreter import DeviceInterpreter
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -105,7 +105,16 @@ def collect(
     return Statistics(tuple(histograms.values()), positions, samples)
 
 
-class _Observer(InterpreterOnDevice):
+def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
+    """The rows of a value that belong to a batch's own samples; all if they cannot be told."""
+    if batch.valid < batch.batch_size and value.dim() > 0:
+        rows, rest = divmod(value.shape[0], batch.batch_size)
+        if rest == 0:
+            return value[: rows * batch.valid]
+    return value
+
+
+class _Observer(DeviceInterpreter):
     """Interprets a graph and shows the values of some nodes to their histograms."""
 
     def __init__(
@@ -124,7 +133,7 @@ class _Observer(InterpreterOnDevice):
         """Runs one batch."""
         self._batch = batch
         try:
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 self.run(*batch.tensors)
         except CalibrationError:
             raise
@@ -155,7 +164,7 @@ class _Observer(InterpreterOnDevice):
             raise CalibrationError(
                 f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
             )
-        return batch.of_samples(value)
+        return samples_of(value, batch)
 
     @contextlib.contextmanager
     def _naming(self, node: fx.Node) -> Iterator[None]:

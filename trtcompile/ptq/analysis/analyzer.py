@@ -9,7 +9,7 @@ import torch
 
 from trtcompile.errors import CalibrationError, SettingsError
 from trtcompile.node_info import module_path, operator_name, source_line
-from trtcompile.ptq.algorithms import INT8_MAX, CalibrationAlgo, amax_of, distinct_algorithms
+from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, distinct_algorithms
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
 from trtcompile.ptq.analysis.layers import QuantizedLayer, QuantizedLayers, tensor_of
@@ -217,7 +217,7 @@ def _tensor_row(
     return TensorRow(
         name=name,
         scale=observed.scale,
-        amax=None if observed.scale is None else INT8_MAX * observed.scale,
+        amax=observed.amax,
         peak=observed.histogram.amax,
         values=total,
         clipped=int(observed.clipped) / total if total else 0.0,

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
+from trtcompile.ptq.collect import samples_of
 from trtcompile.ptq.random_state import kept_random_state
 
 
@@ -57,7 +58,7 @@ class LoaderBatch:
         for values in zip(*outputs, strict=True):
             if all(map(_has_rows, values, self.pieces)):
                 pairs = zip(self.pieces, values, strict=True)
-                leaves.append(torch.cat([piece.of_samples(value).cpu() for piece, value in pairs]))
+                leaves.append(torch.cat([samples_of(value, piece).cpu() for piece, value in pairs]))
             else:
                 leaves.append(values[0].cpu() if isinstance(values[0], Tensor) else values[0])
         return leaves

@@ -88,4 +88,5 @@ class Evaluation:
 
 def _out_spec(simulation: SwitchedSimulation) -> Any:
     """The structure of the graph's outputs."""
-    return simulation.module.graph._codegen.pytree_info.out_spec  # type: ignore[union-attr]
+    codegen: Any = simulation.graph_module.graph._codegen
+    return codegen.pytree_info.out_spec

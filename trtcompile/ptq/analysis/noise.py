@@ -109,4 +109,5 @@ class _Centre:
 
 
 def _power(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values, dtype=torch.float64).square()
+    norm: Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
+    return norm.square()

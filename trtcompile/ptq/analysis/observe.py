@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from trtcompile.ptq.analysis.layers import QuantizedLayers, tensor_of
 from trtcompile.ptq.analysis.noise import NoiseRatio
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
 from trtcompile.ptq.batches import FittedBatch
+from trtcompile.ptq.collect import samples_of
 from trtcompile.ptq.histogram import AbsHistogram
 
 
@@ -22,12 +24,14 @@ class ObservedTensor:
 
     Attributes:
         scale: the scale in use; None for a value that is quantized per channel.
+        amax: the largest value that it represents; None likewise.
         histogram: of the absolute values.
         noise: of this tensor's Q/DQ alone.
         clipped: how many values lie outside the range of the integers.
     """
 
     scale: float | None
+    amax: float | None
     histogram: AbsHistogram
     noise: NoiseRatio = field(default_factory=NoiseRatio)
     clipped: Tensor | int = 0
@@ -71,7 +75,7 @@ class Observer:
             layer.weight: layer for layer in layers.layers if layer.weight is not None
         }
         self.tensors = {
-            node: ObservedTensor(_scale_of(node), AbsHistogram(device))
+            node: ObservedTensor(_scale_of(node), _amax_of(node), AbsHistogram(device))
             for node in graph.graph.nodes
             if node in layers.quantizers and node.args[0].op != "get_attr"
         }
@@ -103,14 +107,14 @@ class Observer:
         observed = self.tensors.get(quantizer)
         if observed is None or self._first_of[quantizer] is not node:
             return
-        plain = batch.of_samples(self._reference.env[quantizer])
+        plain = samples_of(self._reference.env[quantizer], batch)
         try:
             observed.histogram.update(plain)
         except CalibrationError as error:
             raise CalibrationError(
                 f"Tensor {tensor_of(quantizer)!r}, batch {batch.loader_batch} of the data: {error}"
             ) from error
-        observed.noise.add(plain, batch.of_samples(self._reference.dequantized(node)))
+        observed.noise.add(plain, samples_of(self._reference.dequantized(node), batch))
         observed.clipped = observed.clipped + _count_clipped(plain, quantizer)
 
     def _observe_weight(self, node: Node) -> None:
@@ -125,9 +129,9 @@ class Observer:
         plain = self._reference.env[node]
         if isinstance(plain, Tensor) and plain.is_floating_point():
             own = self._reference.with_quantized_operands(node)
-            plain = batch.of_samples(plain)
-            observed.own.add(plain, batch.of_samples(own))
-            observed.accumulated.add(plain, batch.of_samples(self._quantized.env[node]))
+            plain = samples_of(plain, batch)
+            observed.own.add(plain, samples_of(own, batch))
+            observed.accumulated.add(plain, samples_of(self._quantized.env[node], batch))
 
 
 def _scale_of(quantizer: Node) -> float | None:
@@ -135,10 +139,17 @@ def _scale_of(quantizer: Node) -> float | None:
     return float(scale) if isinstance(scale, (int, float)) else None
 
 
+def _amax_of(quantizer: Node) -> float | None:
+    scale, high = quantizer.args[1], quantizer.args[4]
+    numbers = isinstance(scale, (int, float)) and isinstance(high, (int, float))
+    return float(scale) * float(high) if numbers else None  # type: ignore[arg-type]
+
+
 def _count_clipped(values: Tensor, quantizer: Node) -> Tensor | int:
     """How many values round to something outside the range of the integers."""
-    scale, zero_point, low, high = quantizer.args[1:5]
+    scale, zero_point, low, high = cast("tuple[Any, Any, int, int]", quantizer.args[1:5])
     if isinstance(scale, Node) or isinstance(zero_point, Node):
         return 0
-    rounded = torch.round(values.float() / scale) + zero_point  # type: ignore[operator, arg-type]
-    return ((rounded < low) | (rounded > high)).sum()
+    rounded: Tensor = torch.round(values.float() / scale) + zero_point
+    outside: Tensor = ((rounded < low) | (rounded > high)).sum()
+    return outside

@@ -36,7 +36,7 @@ class TensorRow:
     Attributes:
         name: tensor name, as in the calibration table.
         scale: the scale in use; None if it is quantized per channel.
-        amax: the largest absolute value that the scale represents, 127 * scale; None likewise.
+        amax: the largest value that the scale represents, 127 * scale; None likewise.
         peak: the largest absolute value seen.
         values: how many values were seen.
         clipped: the share of them, from 0 to 1, that lies outside the range of the integers.

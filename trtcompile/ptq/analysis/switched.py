@@ -11,10 +11,10 @@ from torch import Tensor, fx
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.analysis.layers import QuantizedLayers
 from trtcompile.ptq.batches import FittedBatch
-from trtcompile.ptq.on_device import InterpreterOnDevice
+from trtcompile.ptq.interpreter import DeviceInterpreter
 
 
-class SwitchedSimulation(InterpreterOnDevice):
+class SwitchedSimulation(DeviceInterpreter):
     """Interprets a lowered graph in which Q/DQ are on for some layers, and pass their input on for the others.
 
     With all layers on it computes what the graph does, with none what the graph without Q/DQ does. Quantized weights
@@ -30,6 +30,7 @@ class SwitchedSimulation(InterpreterOnDevice):
         self, graph: fx.GraphModule, layers: QuantizedLayers, device: torch.device
     ) -> None:
         super().__init__(graph, device)
+        self.graph_module = graph
         self._layers = layers
         self._on: frozenset[fx.Node] = frozenset()
         self._observed = False
@@ -63,7 +64,7 @@ class SwitchedSimulation(InterpreterOnDevice):
         self._observed = observed
         self.env = {}
         self.args_iter = iter(batch.tensors)
-        for node in self.module.graph.nodes:
+        for node in self.graph_module.graph.nodes:
             self.env[node] = self._value(node, batch)
             yield node
             for unused in self.user_to_last_uses.get(node, ()):
@@ -73,7 +74,7 @@ class SwitchedSimulation(InterpreterOnDevice):
 
     def _value(self, node: fx.Node, batch: FittedBatch) -> Any:
         try:
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 return self.run_node(node)
         except Exception as error:  # whatever the user's data makes the user's model raise
             raise CalibrationError(
@@ -124,7 +125,7 @@ class SwitchedSimulation(InterpreterOnDevice):
     def with_quantized_operands(self, node: fx.Node) -> Any:
         """The value of a node as if only its own operands were quantized; to be asked in the step that yields it."""
         args, kwargs = self._operands(node)
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             return getattr(self, node.op)(node.target, args, kwargs)
 
     def _operands(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Interpreting a graph whose weights are on the CPU on another device."""
+"""``DeviceInterpreter``: runs a graph whose weights are on the CPU on any device."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, fx
 
 
-class InterpreterOnDevice(fx.Interpreter):
-    """Interprets a graph on a device and leaves the graph as it is.
+class DeviceInterpreter(fx.Interpreter):
+    """Interprets a graph on a device, and frees each value as soon as nothing needs it.
 
-    Weights are copied there once, tensors that the graph creates are created there, and results are
-    freed as soon as nothing needs them.
+    The graph is not changed: weights are copied to the device when first used, and tensors that
+    the graph creates are created there.
 
     Args:
-        graph: what to interpret.
-        device: where.
+        graph: flat placeholders.
+        device: where to run.
     """
 
     def __init__(self, graph: fx.GraphModule, device: torch.device) -> None:
         super().__init__(graph, garbage_collect_values=True)
         self.extra_traceback = False  # it would append itself to our own errors
-        self.device = device
+        self._device = device
         self._attributes: dict[str, Any] = {}
 
     def fetch_attr(self, target: str) -> Any:
@@ -32,16 +32,16 @@ class InterpreterOnDevice(fx.Interpreter):
         if target not in self._attributes:
             value = super().fetch_attr(target)
             if isinstance(value, Tensor):
-                value = value.to(self.device)
-            elif isinstance(value, torch.nn.Module) and _elsewhere(value, self.device):
-                value = copy.deepcopy(value).to(self.device)
+                value = value.to(self._device)
+            elif isinstance(value, torch.nn.Module) and _elsewhere(value, self._device):
+                value = copy.deepcopy(value).to(self._device)
             self._attributes[target] = value
         return self._attributes[target]
 
     def call_function(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Runs an operator; one that creates a tensor creates it where the graph runs."""
         if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": self.device}
+            kwargs = {**kwargs, "device": self._device}
         return super().call_function(target, args, kwargs)
 
 
