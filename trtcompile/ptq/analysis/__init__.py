@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from trtcompile.ptq.analysis.analyzer import analyze
-from trtcompile.ptq.analysis.budget import BudgetSearch, within_budget
+from trtcompile.ptq.analysis.budget import BudgetSearch, BudgetTrial, within_budget
 from trtcompile.ptq.analysis.result import Analysis, HistogramSummary, LayerRow, TensorRow
 
 __all__ = [
     "Analysis",
     "BudgetSearch",
+    "BudgetTrial",
     "HistogramSummary",
     "LayerRow",
     "TensorRow",

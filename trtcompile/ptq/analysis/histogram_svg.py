@@ -10,6 +10,8 @@ from trtcompile.ptq.analysis.text import number, short_name
 
 _WIDTH, _HEIGHT = 360, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 22
+#: How far the axis of counts goes below 1, in decades.
+_BELOW_ONE = 0.4
 #: Dash patterns, so that lines can be told apart without their colours.
 _DASHES = ("none", "6 3", "2 3", "9 3 2 3", "4 2", "1 2")
 
@@ -26,12 +28,12 @@ def histogram_svg(row: TensorRow) -> str:
         f'<path class="counts" d="{_bars(row, right, decades)}"/>',
         *_value_axis(right),
     ]
+    if row.amax is not None:
+        parts.append(_line(row.amax / right, f"in use {number(row.amax)}", "used", 0))
     for index, (name, amax) in enumerate(row.amax_by_algorithm.items()):
         parts.append(
             _line(amax / right, f"{short_name(name)} {number(amax)}", f"algo{index}", index)
         )
-    if row.amax is not None:
-        parts.append(_line(row.amax / right, f"in use {number(row.amax)}", "used", 0))
     return "".join([*parts, "</svg>"])
 
 
@@ -62,8 +64,13 @@ def _y(part: float) -> float:
     return _HEIGHT - _BOTTOM - part * (_HEIGHT - _TOP - _BOTTOM)
 
 
+def _height_of(exponent: float, decades: int) -> float:
+    """Where a power of ten lies between the bottom and the top: a single value still shows."""
+    return (exponent + _BELOW_ONE) / (decades + _BELOW_ONE)
+
+
 def _bars(row: TensorRow, right: float, decades: int) -> str:
-    """One path over all bins; a bin of a single value still shows."""
+    """One path over all bins."""
     base = _y(0)
     path = []
     for index, count in enumerate(row.histogram.counts):
@@ -71,7 +78,7 @@ def _bars(row: TensorRow, right: float, decades: int) -> str:
             continue
         start = _x(min(index * row.histogram.bin_width / right, 1.0))
         end = _x(min((index + 1) * row.histogram.bin_width / right, 1.0))
-        top = _y(math.log10(count + 1) / decades)
+        top = _y(_height_of(math.log10(count), decades))
         path.append(f"M{start:.1f} {base:.1f}V{top:.1f}H{max(end, start + 1):.1f}V{base:.1f}Z")
     return "".join(path)
 
@@ -80,7 +87,7 @@ def _grid(decades: int) -> list[str]:
     step = math.ceil(decades / 5)
     parts = []
     for decade in range(0, decades + 1, step):
-        height = _y(decade / decades)
+        height = _y(_height_of(decade, decades))
         parts.append(f'<path class="grid" d="M{_LEFT} {height:.1f}H{_WIDTH - _RIGHT}"/>')
         label = f'10<tspan class="exponent" dy="-4">{decade}</tspan>'
         parts.append(f'<text x="{_LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{label}</text>')

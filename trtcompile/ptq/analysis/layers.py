@@ -37,8 +37,8 @@ class QuantizedLayers:
     A layer is an operator of which two operands are dequantized: a product of INT8 factors. The other readers of
     dequantized values are there for a layer's sake, and their Q/DQ belong to it: an addition, to the layer whose result
     it adds to; an average pool or a movement, to the layers that its result goes to. What leads to none is a layer of
-    its own. These are the rules of ``placement`` read backward, so leaving a layer out of the placement takes away
-    the same Q/DQ.
+    its own. These are the rules of ``placement`` read backward: leaving a layer out of the placement takes away the
+    same Q/DQ, but for an addition whose other side is a layer too, which then takes the addition over.
 
     A Q/DQ pair whose quantized value is also read as integers is always on, and belongs to nobody.
 

@@ -107,35 +107,32 @@ def _about_layers(analysis: Analysis) -> str:
 
 
 def _layer_table(analysis: Analysis) -> str:
-    with_parity = any(row.parity_sqnr_db is not None for row in analysis.layers)
-    heads = [
-        "Layer",
-        "Sensitivity",
-        "Metric",
-        "Outputs dB",
-        "Own dB",
-        "Weight dB",
-        "Accumulated dB",
-    ]
-    largest = max((row.sensitivity or 0.0 for row in analysis.layers), default=0.0)
-    rows = [_layer_cells(row, largest, with_parity) for row in analysis.by_sensitivity]
-    return _table([*heads, *(["Engine parity dB"] if with_parity else [])], rows)
+    rows = analysis.by_sensitivity
+    largest = max((row.sensitivity or 0.0 for row in rows), default=0.0)
+    columns = {
+        "Layer": [_layer_name(row) for row in rows],
+        "Sensitivity": [_sensitivity(row.sensitivity, largest) for row in rows],
+        "Outputs dB": [_decibels(row.output_sqnr_db) for row in rows],
+        "Own dB": [_decibels(row.sqnr_db) for row in rows],
+        "Weight dB": [_decibels(row.weight_sqnr_db) for row in rows],
+        "Accumulated dB": [_decibels(row.accumulated_sqnr_db) for row in rows],
+    }
+    if analysis.metric_name != "sqnr":  # which is that of the outputs
+        columns[analysis.metric_name] = [_plain(row.metric, number(row.metric)) for row in rows]
+    if any(row.parity_sqnr_db is not None for row in rows):
+        columns["Engine parity dB"] = [_decibels(row.parity_sqnr_db) for row in rows]
+    return _table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
-def _layer_cells(row: LayerRow, largest: float, with_parity: bool) -> list[str]:
+def _layer_name(row: LayerRow) -> str:
     about = f"{row.operator.removeprefix('aten.').removesuffix('.default')} {row.module}".strip()
-    relative = 0.0 if row.sensitivity is None or largest <= 0 else row.sensitivity / largest
-    name = f'<span title="{escape(row.source)}">{escape(row.name)}</span><small>{escape(about)}</small>'
-    return [
-        f'<td data-value="{escape(row.name)}">{name}</td>',
-        _barred(row.sensitivity, number(row.sensitivity), relative, "meter bad"),
-        _plain(row.metric, number(row.metric)),
-        _decibels(row.output_sqnr_db),
-        _decibels(row.sqnr_db),
-        _decibels(row.weight_sqnr_db),
-        _decibels(row.accumulated_sqnr_db),
-        *([_decibels(row.parity_sqnr_db)] if with_parity else []),
-    ]
+    name = f'<span title="{escape(row.source)}">{escape(row.name)}</span>'
+    return f'<td data-value="{escape(row.name)}">{name}<small>{escape(about)}</small></td>'
+
+
+def _sensitivity(value: float | None, largest: float) -> str:
+    part = value / largest if value is not None and largest > 0 else 0.0
+    return _barred(value, number(value), part, "meter bad")
 
 
 def _tensor_table(analysis: Analysis) -> str:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trtcompile.ptq.analysis.result import Analysis, LayerRow, TensorRow
+from trtcompile.ptq.analysis.result import Analysis, TensorRow
 
 
 def as_text(analysis: Analysis) -> str:
     """The tables of layers, the most sensitive first, and of tensors."""
-    layers = [
-        ["layer", "module", "metric", "sensitivity", "out dB", "own dB", "weight dB", "acc. dB"]
-    ]
-    layers += [_layer_cells(row) for row in analysis.by_sensitivity]
-    if any(row.parity_sqnr_db is not None for row in analysis.layers):
-        layers[0].append("parity dB")
-        for cells, row in zip(layers[1:], analysis.by_sensitivity, strict=True):
-            cells.append(ratio(row.parity_sqnr_db))
+    columns = _layer_columns(analysis)
+    layers = [list(columns), *(list(cells) for cells in zip(*columns.values(), strict=True))]
     algorithms = algorithms_of(analysis)
     tensors = [["tensor", "SQNR dB", "clipped", "peak", "amax", *map(short_name, algorithms)]]
     tensors += [_tensor_cells(row, algorithms) for row in analysis.tensors]
@@ -59,17 +53,24 @@ def share(value: float) -> str:
     return "0 %" if value == 0 else f"{100 * value:.3g} %"
 
 
-def _layer_cells(row: LayerRow) -> list[str]:
-    return [
-        row.name,
-        row.module,
-        number(row.metric),
-        number(row.sensitivity),
-        ratio(row.output_sqnr_db),
-        ratio(row.sqnr_db),
-        ratio(row.weight_sqnr_db),
-        ratio(row.accumulated_sqnr_db),
-    ]
+def _layer_columns(analysis: Analysis) -> dict[str, list[str]]:
+    rows = analysis.by_sensitivity
+    columns = {
+        "layer": [row.name for row in rows],
+        "module": [row.module for row in rows],
+        "sensitivity": [number(row.sensitivity) for row in rows],
+        analysis.metric_name: [number(row.metric) for row in rows],
+        "out dB": [ratio(row.output_sqnr_db) for row in rows],
+        "own dB": [ratio(row.sqnr_db) for row in rows],
+        "weight dB": [ratio(row.weight_sqnr_db) for row in rows],
+        "acc. dB": [ratio(row.accumulated_sqnr_db) for row in rows],
+        "parity dB": [ratio(row.parity_sqnr_db) for row in rows],
+    }
+    if analysis.metric_name == "sqnr":  # it is that of the outputs
+        del columns["sqnr"]
+    if all(row.parity_sqnr_db is None for row in rows):
+        del columns["parity dB"]
+    return columns
 
 
 def _tensor_cells(row: TensorRow, algorithms: Sequence[str]) -> list[str]:
