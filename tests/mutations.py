@@ -155,8 +155,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: no Q on the residual",
-        file="trtcompile/ptq/placement.py",
-        old='placement.quantize(residual, node, f"residual added to {layer_name(main)}")',
+        file="trtcompile/ptq/placement/residuals.py",
+        old='yield Read(residual, node, f"residual added to {layer_name(main)}")',
         new="return",
         tests=(
             "tests/py/ptq/test_placement.py::test_identity_shortcut_is_quantized_once_for_the_convolution_and_the_add",
@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: the longer path is the residual",
-        file="trtcompile/ptq/placement.py",
+        file="trtcompile/ptq/placement/residuals.py",
         old="main, residual = max(candidates,",
         new="main, residual = min(candidates,",
         tests=(
@@ -175,8 +175,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: weight axis of transposed convolutions",
-        file="trtcompile/ptq/placement.py",
-        old="WeightedOperator(node, weight, 1 if transposed else 0)",
+        file="trtcompile/ptq/placement/weights.py",
+        old="WeightedOperator(node, weight, 1 if node.args[6] else 0)",
         new="WeightedOperator(node, weight, 0)",
         tests=(
             "tests/py/ptq/test_placement.py::test_transposed_convolutions[1]",
@@ -185,9 +185,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: a chain that floating point reads too",
-        file="trtcompile/ptq/placement.py",
-        old="if set(value.users) != set(placement.readers[value]):",
-        new="if not value.users:",
+        file="trtcompile/ptq/placement/moves.py",
+        old="if readers is None or set(value.users) != set(readers):",
+        new="if readers is None:",
         tests=(
             "tests/py/ptq/test_placement_chains.py::test_a_chain_that_floating_point_reads_too_is_quantized_only_for_int8",
         ),

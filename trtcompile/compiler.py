@@ -216,13 +216,13 @@ def _warn_of_absent_names(
     operators = {row.operator for row in report.rows}
     operators |= {name.rpartition(".")[0] for name in operators}
     modules = {m for node in captured.graph_module.graph.nodes for m in enclosing_modules(node)}
-    absent = {
-        "torch_executed_ops": spec.torch_executed_ops - operators,
-        "torch_executed_nodes": spec.torch_executed_nodes - {row.name for row in report.rows},
-        "torch_executed_modules": {
-            p for p in spec.torch_executed_modules if not filter_names(modules, p)
-        },
-    }
+    nodes = {row.name for row in report.rows}
+    absent = {}
+    for kind in ("torch_executed", "int8_excluded"):
+        patterns = getattr(spec, f"{kind}_modules")
+        absent[f"{kind}_ops"] = getattr(spec, f"{kind}_ops") - operators
+        absent[f"{kind}_nodes"] = getattr(spec, f"{kind}_nodes") - nodes
+        absent[f"{kind}_modules"] = {p for p in patterns if not filter_names(modules, p)}
     for option, names in absent.items():
         if names:
             warnings.warn(
@@ -288,13 +288,13 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     graph_module = captured.graph_module
     lower(graph_module, spec)
     identity = graph_hash(graph_module)
-    quantization = Quantization(None, {})
+    quantization = Quantization()
     if comes_quantized(graph_module):
         check_given(spec, judge(graph_module, spec))
     elif spec.uses_int8:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
-            graph_module, _taken(graph_module, spec), spec.calibrator, captured.arguments, device
+            graph_module, _taken(graph_module, spec), spec, captured.arguments, device
         )
     if spec.uses_fp16:
         assign_fp16(graph_module, _taken(graph_module, spec))
@@ -312,7 +312,7 @@ def split(
     verdicts = judge(graph_module, spec, demoted=demoted or {})
     profiles = resolve_profiles(flat_inputs(captured.arguments), spec.optimization_profiles)
     partitioned = partition(graph_module, verdicts, profiles, spec.min_block_size)
-    report = make_report(graph_module, partitioned, quantization.skipped)
+    report = make_report(graph_module, partitioned, quantization.placement)
     if spec.require_full_compilation and report.fallbacks:
         raise UnsupportedGraphError(
             f"require_full_compilation is set, but {len(report.fallbacks)} operators cannot go into TensorRT.\n"

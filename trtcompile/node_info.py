@@ -6,6 +6,7 @@ import linecache
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def operator_name(node: Node) -> str:
         return target
     text = str(target)
     return text if not text.startswith("<") else getattr(target, "__name__", text)
+
+
+def is_one_of(node: Node, operators: Collection[str]) -> bool:
+    """Whether operators, named as ``aten.relu.default`` or as ``aten.relu`` for every overload, include a node's."""
+    name = operator_name(node)
+    return name in operators or name.rpartition(".")[0] in operators
 
 
 def is_qdq(node: Node) -> bool:

@@ -180,6 +180,11 @@ class CompileSpec:
         optimization_profiles: ranges that each engine is tuned for apart, as a list such as
             ``[{"batch": (1, 1, 1)}, {"batch": (2, 16, 32)}]``: min, opt, and max of named dimensions. ``forward`` takes
             the first profile that accepts the shapes. None tunes for the opt shapes of the inputs alone.
+        int8_excluded_ops: operators that stay in floating point, named as in ``torch_executed_ops``.
+        int8_excluded_modules: modules that stay in floating point, named as in ``torch_executed_modules``.
+        int8_excluded_nodes: operators that stay in floating point, named as in ``torch_executed_nodes``.
+        int8_first_layer: lets weighted operators with none in front of them be INT8.
+        int8_last_layer: lets weighted operators with none behind them be INT8.
 
     Raises:
         SettingsError: a value has the wrong type, is out of range, or contradicts another.
@@ -199,16 +204,33 @@ class CompileSpec:
     timing_cache_file: str | None = None
     use_cuda_graphs: bool = False
     optimization_profiles: tuple[tuple[tuple[str, SizeRange], ...], ...] | None = None
+    int8_excluded_ops: frozenset[str] = frozenset()
+    int8_excluded_modules: frozenset[str] = frozenset()
+    int8_excluded_nodes: frozenset[str] = frozenset()
+    int8_first_layer: bool = True
+    int8_last_layer: bool = True
 
     def __post_init__(self) -> None:
         setattr_ = object.__setattr__
         setattr_(self, "enabled_precisions", as_precisions(self.enabled_precisions))
         setattr_(self, "device", Device.from_any(self.device))
-        setattr_(self, "torch_executed_ops", _operator_names(self.torch_executed_ops))
-        for name in ("torch_executed_modules", "torch_executed_nodes"):
+        for name in ("torch_executed_ops", "int8_excluded_ops"):
+            setattr_(self, name, _operator_names(name, getattr(self, name)))
+        for name in (
+            "torch_executed_modules",
+            "torch_executed_nodes",
+            "int8_excluded_modules",
+            "int8_excluded_nodes",
+        ):
             setattr_(self, name, _names(name, getattr(self, name)))
         _require_int("min_block_size", self.min_block_size, low=1)
-        for name in ("require_full_compilation", "keep_lowered", "use_cuda_graphs"):
+        for name in (
+            "require_full_compilation",
+            "keep_lowered",
+            "use_cuda_graphs",
+            "int8_first_layer",
+            "int8_last_layer",
+        ):
             _require_bool(name, getattr(self, name))
         if self.workspace_size is not None:
             _require_int("workspace_size", self.workspace_size, low=1)
@@ -219,6 +241,11 @@ class CompileSpec:
         if self.optimization_profiles is not None:
             setattr_(self, "optimization_profiles", _profiles(self.optimization_profiles))
         self._check_calibrator()
+        if self.placement_options and not self.uses_int8:
+            raise SettingsError(
+                f"{', '.join(self.placement_options)} was given, but enabled_precisions has no torch.int8, so it would "
+                "have no effect. Add torch.int8 to enabled_precisions or drop the option."
+            )
 
     def _check_calibrator(self) -> None:
         if self.calibrator is not None and not self.uses_int8:
@@ -233,6 +260,15 @@ class CompileSpec:
                 f"calibrator is a {type(self.calibrator).__name__}, which is not a calibrator. Wrap a DataLoader as "
                 "trtcompile.ptq.DataLoaderCalibrator(dataloader)."
             )
+
+    @property
+    def placement_options(self) -> tuple[str, ...]:
+        """The options about where Q/DQ go that are not at their defaults."""
+        return tuple(
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name.startswith("int8_") and getattr(self, field.name) != field.default
+        )
 
     @property
     def uses_int8(self) -> bool:
@@ -290,6 +326,11 @@ class CompileSpec:
                 {name: list(sizes) for name, sizes in profile}
                 for profile in self.optimization_profiles
             ],
+            "int8_excluded_ops": sorted(self.int8_excluded_ops),
+            "int8_excluded_modules": sorted(self.int8_excluded_modules),
+            "int8_excluded_nodes": sorted(self.int8_excluded_nodes),
+            "int8_first_layer": self.int8_first_layer,
+            "int8_last_layer": self.int8_last_layer,
         }
 
 
@@ -377,10 +418,10 @@ def _names(option: str, value: Any) -> frozenset[str]:
     return frozenset(value)
 
 
-def _operator_names(value: Any) -> frozenset[str]:
+def _operator_names(option: str, value: Any) -> frozenset[str]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise SettingsError(
-            f"torch_executed_ops is {value!r}. Use a set of operators such as {{torch.ops.aten.relu.default}}."
+            f"{option} is {value!r}. Use a set of operators such as {{torch.ops.aten.relu.default}}."
         )
     names = set()
     for operator in value:
@@ -391,12 +432,12 @@ def _operator_names(value: Any) -> frozenset[str]:
         name = name.removeprefix("torch.ops.")
         if not is_overload or not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
             raise SettingsError(
-                f"torch_executed_ops has {operator!r}, which is no operator. Use names such as 'aten.relu' or "
+                f"{option} has {operator!r}, which is no operator. Use names such as 'aten.relu' or "
                 "overloads such as torch.ops.aten.relu.default."
             )
         if not _operator_exists(name):
             raise SettingsError(
-                f"torch_executed_ops has {name!r}, which PyTorch does not define. Check the spelling; the report lists "
+                f"{option} has {name!r}, which PyTorch does not define. Check the spelling; the report lists "
                 "the operators of a model."
             )
         names.add(name)

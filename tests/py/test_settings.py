@@ -214,6 +214,15 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     ),
 }
 
+#: Options that INT8 alone has.
+PLACEMENT: dict[str, st.SearchStrategy[Any]] = {
+    "int8_excluded_ops": VALID["torch_executed_ops"],
+    "int8_excluded_modules": VALID["torch_executed_modules"],
+    "int8_excluded_nodes": VALID["torch_executed_nodes"],
+    "int8_first_layer": st.booleans(),
+    "int8_last_layer": st.booleans(),
+}
+
 anything = st.one_of(
     st.none(),
     st.booleans(),
@@ -228,7 +237,7 @@ anything = st.one_of(
 
 class TestValues:
     def test_every_option_is_here(self) -> None:
-        assert set(VALID) | {"calibrator"} == set(OPTIONS)
+        assert set(VALID) | set(PLACEMENT) | {"calibrator"} == set(OPTIONS)
 
     @given(st.fixed_dictionaries({}, optional=VALID))
     def test_valid_options_are_kept(self, options: dict[str, Any]) -> None:
@@ -246,6 +255,20 @@ class TestValues:
             "keep_lowered",
         } & set(options):
             assert getattr(spec, name) == options[name]
+
+    @given(st.fixed_dictionaries({}, optional=PLACEMENT))
+    def test_placement_options_are_kept_and_need_int8(self, options: dict[str, Any]) -> None:
+        spec = CompileSpec(enabled_precisions={torch.int8}, **options)
+        changed = [n for n in options if getattr(spec, n) != getattr(CompileSpec(), n)]
+        assert set(spec.placement_options) == set(changed)
+        described = spec.describe()
+        assert described["int8_first_layer"] == options.get("int8_first_layer", True)
+        assert described["int8_excluded_nodes"] == sorted(options.get("int8_excluded_nodes", ()))
+        if changed:
+            with pytest.raises(SettingsError, match=rf"{changed[0]}.* no torch.int8"):
+                CompileSpec(**options)
+        else:
+            CompileSpec(**options)
 
     @given(st.sampled_from(OPTIONS), anything)
     def test_any_value_is_accepted_or_a_settings_error(self, name: str, value: Any) -> None:
@@ -293,6 +316,12 @@ class TestValues:
             ({"torch_executed_ops": {"aten.relu.nonsense"}}, "PyTorch does not define"),
             ({"torch_executed_ops": {torch.relu}}, "which is no operator"),
             ({"torch_executed_ops": {nn.ReLU}}, "which is no operator"),
+            ({"int8_excluded_ops": {"relu"}}, "int8_excluded_ops has 'relu', which is no operator"),
+            ({"int8_excluded_ops": "aten.add"}, "int8_excluded_ops is 'aten.add'"),
+            ({"int8_excluded_modules": "head"}, "int8_excluded_modules is 'head'"),
+            ({"int8_excluded_nodes": {3}}, r"int8_excluded_nodes is \{3\}"),
+            ({"int8_first_layer": 0}, "int8_first_layer is 0, not a bool"),
+            ({"int8_last_layer": None}, "int8_last_layer is None, not a bool"),
         ],
     )
     def test_refused(self, options: dict[str, Any], said: str) -> None:

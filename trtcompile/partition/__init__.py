@@ -1,6 +1,6 @@
 """Which operators go into engines, and why the others do not."""
 
-from trtcompile.partition.report import NodeRow, PartitionReport, make_report
+from trtcompile.partition.report import NodeRow, PartitionReport, PlacementRow, make_report
 from trtcompile.partition.split import EnginePartition, PartitionedGraph, partition
 from trtcompile.partition.support import Verdicts, judge
 
@@ -9,6 +9,7 @@ __all__ = [
     "NodeRow",
     "PartitionReport",
     "PartitionedGraph",
+    "PlacementRow",
     "Verdicts",
     "judge",
     "make_report",

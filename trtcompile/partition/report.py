@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
@@ -11,6 +11,7 @@ from trtcompile.node_info import layer_name, module_path, operator_name, source_
 from trtcompile.partition.grouping import is_work
 from trtcompile.partition.precision_of import dtype_name, multiply_adds, precision_of
 from trtcompile.partition.split import PartitionedGraph
+from trtcompile.ptq.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,34 @@ class NodeRow:
 
 
 @dataclass(frozen=True)
+class PlacementRow:
+    """What a placement rule said of one operator; ``docs/placement.md`` has the rules.
+
+    Attributes:
+        operator: tensor name of the operator that reads a value in INT8, or was left out of INT8.
+        value: tensor name of the value that it reads through Q/DQ; None where it was left out.
+        rule: the name of the rule.
+        reason: what the rule says of this operator.
+    """
+
+    operator: str
+    value: str | None
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class PartitionReport:
-    """Every operator with its verdict; ``print(report)`` gives a table."""
+    """Every operator with its verdict; ``print(report)`` gives a table.
+
+    Attributes:
+        rows: the operators, in the order of the lowered graph.
+        placement: what was quantized and what was left out, by which rule; empty without INT8, and for a model that
+            comes quantized.
+    """
 
     rows: tuple[NodeRow, ...]
-    quantization_notes: Mapping[str, str]
+    placement: tuple[PlacementRow, ...] = ()
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -71,9 +95,10 @@ class PartitionReport:
         if any(row.multiply_adds for row in self.rows):
             lines.append(f"multiply-adds: {spoken}")
         lines += ["", *_table(self._grouped())]
-        if self.quantization_notes:
-            lines += ["", "left out of INT8:"]
-            lines += [f"  {name}: {note}" for name, note in self.quantization_notes.items()]
+        for title, is_left_out in (("read in INT8:", False), ("left out of INT8:", True)):
+            placed = [row for row in self.placement if (row.value is None) == is_left_out]
+            if placed:
+                lines += ["", title, *(f"  {line}" for line in _table(_by_rule(placed)))]
         return "\n".join(lines)
 
     def _grouped(self) -> list[tuple[str, ...]]:
@@ -87,6 +112,17 @@ class PartitionReport:
             for (op, precision, where), rows in groups.items()
         ]
         return [header, *body]
+
+
+def _by_rule(placed: Sequence[PlacementRow]) -> list[tuple[str, ...]]:
+    groups: dict[str, list[PlacementRow]] = {}
+    for row in placed:
+        groups.setdefault(row.rule, []).append(row)
+    body = [
+        (rule, str(len(rows)), f"{rows[0].value or rows[0].operator}: {rows[0].reason}")
+        for rule, rows in groups.items()
+    ]
+    return [("rule", "count", "example"), *body]
 
 
 def _example(row: NodeRow) -> str:
@@ -105,21 +141,34 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def make_report(
     graph_module: GraphModule,
     partitioned: PartitionedGraph,
-    quantization_notes: Mapping[str, str] | None = None,
+    placement: Placement | None = None,
 ) -> PartitionReport:
     """Reports on a partitioned graph.
 
     Args:
         graph_module: the lowered graph, Q/DQ included.
         partitioned: its partition.
-        quantization_notes: for weighted operators left out of INT8, why.
+        placement: where Q/DQ were placed, and where not; None where none were.
     """
     rows = [
         _row(node, partitioned)
         for node in graph_module.graph.nodes
         if node.op == "call_function" and is_work(node)
     ]
-    return PartitionReport(tuple(rows), dict(quantization_notes or {}))
+    return PartitionReport(tuple(rows), () if placement is None else _placement_rows(placement))
+
+
+def _placement_rows(placement: Placement) -> tuple[PlacementRow, ...]:
+    read = [
+        PlacementRow(layer_name(reader), layer_name(value), decision.rule, decision.why)
+        for value, readers in placement.readers.items()
+        for reader, decision in readers.items()
+    ]
+    left_out = [
+        PlacementRow(layer_name(node), None, decision.rule, decision.why)
+        for node, decision in placement.skipped.items()
+    ]
+    return (*read, *left_out)
 
 
 def _row(node: Node, partitioned: PartitionedGraph) -> NodeRow:

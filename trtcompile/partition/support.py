@@ -12,7 +12,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from trtcompile.conversion.network import has_tensorrt_dtype
 from trtcompile.conversion.registry import REGISTRY, Registry
-from trtcompile.node_info import enclosing_modules, layer_name, operator_name
+from trtcompile.node_info import enclosing_modules, is_one_of, layer_name, operator_name
 from trtcompile.settings import CompileSpec
 
 #: For each operator node None if TensorRT takes it, else the reason as a sentence.
@@ -50,7 +50,7 @@ def _has_tensors(node: Node) -> bool:
 
 def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | None:
     name = operator_name(node)
-    if _is_excluded(name, spec.torch_executed_ops):
+    if is_one_of(node, spec.torch_executed_ops):
         return "torch_executed_ops leaves it to PyTorch"
     if layer_name(node) in spec.torch_executed_nodes:
         return "torch_executed_nodes leaves it to PyTorch"
@@ -74,10 +74,6 @@ def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | 
             if free_unbacked_symbols(tuple(value.shape)):
                 return "the shape of a tensor depends on data"
     return None if converter.supports is None else converter.supports(node, spec)
-
-
-def _is_excluded(name: str, excluded: frozenset[str]) -> bool:
-    return name in excluded or name.rpartition(".")[0] in excluded
 
 
 def _tensors(node: Node) -> Iterator[torch.Tensor]:

@@ -40,6 +40,11 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             "a calibrator was given, but the model comes quantized, with scales of its own. Drop the calibrator, or "
             "give the model as it was before quantization."
         )
+    if spec.placement_options:
+        raise SettingsError(
+            f"{', '.join(spec.placement_options)} was given, but the model comes quantized, and where INT8 is it says "
+            "itself. Drop the option, or give the model as it was before quantization."
+        )
     refused = {
         node: reason for node, reason in verdicts.items() if reason is not None and is_qdq(node)
     }

@@ -14,9 +14,10 @@ from trtcompile.node_info import layer_name
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
-from trtcompile.ptq.placement import place
+from trtcompile.ptq.placement import Placement, place
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable
+from trtcompile.settings import CompileSpec
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Quantization:
 
     Attributes:
         table: the scales; None where nothing could be quantized.
-        skipped: tensor name of each weighted operator that stays in floating point, and why.
+        placement: where Q/DQ were placed, and where not; None for a model that was not quantized here.
     """
 
-    table: CalibrationTable | None
-    skipped: dict[str, str]
+    table: CalibrationTable | None = None
+    placement: Placement | None = None
 
 
 def quantize(
     graph_module: GraphModule,
     taken: Collection[Node],
-    calibrator: Any,
+    spec: CompileSpec,
     arguments: tuple[Any, ...],
     device: torch.device,
 ) -> Quantization:
@@ -44,7 +45,7 @@ def quantize(
     Args:
         graph_module: the lowered FP32 graph.
         taken: the operators that TensorRT takes.
-        calibrator: gives the scales; a ``Calibrator``, or one that was written for TensorRT.
+        spec: the settings, with the calibrator that gives the scales.
         arguments: the model's arguments with an ``Input`` for each tensor.
         device: where to calibrate unless the calibrator names a device.
 
@@ -52,16 +53,15 @@ def quantize(
         SettingsError: there is no calibrator, or something else in its place.
         CalibrationError: the calibration data or table cannot be used.
     """
-    if calibrator is None:
+    if spec.calibrator is None:
         raise SettingsError(
             "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges, and the "
             "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
             "CacheCalibrator(cache_file) to reuse a calibration table."
         )
-    placement = place(graph_module, taken)
-    skipped = {layer_name(node): reason for node, reason in placement.skipped.items()}
+    placement = place(graph_module, taken, spec)
     if not placement.readers:
-        return Quantization(None, skipped)
+        return Quantization(None, placement)
     hashes = fingerprints(graph_module)
     output = next(iter(reversed(graph_module.graph.nodes)))
     nodes = {layer_name(node): node for group in placement.groups for node in group}
@@ -74,6 +74,6 @@ def quantize(
         arguments=arguments,
         device=device,
     )
-    table = as_calibrator(calibrator).calibrate(request)
+    table = as_calibrator(spec.calibrator).calibrate(request)
     insert_qdq(graph_module, placement, table)
-    return Quantization(table, skipped)
+    return Quantization(table, placement)

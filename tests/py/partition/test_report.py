@@ -9,8 +9,10 @@ import pytest
 import torch
 from partition.partitioned import Parts, parts, vector
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from trtcompile.errors import PrecisionWarning
+from trtcompile.partition import PlacementRow
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 
 
@@ -69,7 +71,7 @@ def test_every_operator_has_the_innermost_line_of_the_users_code() -> None:
 
 def test_text_of_a_report() -> None:
     report = small_parts(IMAGE, torch.int8).report
-    columns = [re.split(r"  +", line)[:5] for line in str(report).splitlines()]
+    columns = [re.split(r"  +", line.strip())[:5] for line in str(report).splitlines()]
     assert columns == [
         ["4 of 5 operators in 2 engine(s)"],
         ["multiply-adds: INT8 100.0%"],
@@ -87,6 +89,11 @@ def test_text_of_a_report() -> None:
             "special_bessel_j0",
         ],
         ["aten.linear.default", "1", "INT8", "engine_1", "linear (head)"],
+        [""],
+        ["read in INT8:"],
+        ["rule", "count", "example"],
+        ["-" * width for width in (17, 5, 29)],
+        ["weighted operator", "2", "input_0: input of convolution"],
     ]
     assert line_of("return self.body(x)") in str(report)
 
@@ -157,8 +164,32 @@ def test_operators_left_out_of_int8_are_listed_with_the_reason() -> None:
             enabled_precisions={torch.int8},
             calibrator=calibrator,
         )
-    notes = str(result.report).split("left out of INT8:")[1]
-    assert notes.strip() == "linear: its weight is computed by the model"
+    assert str(result.report).splitlines()[-4:] == [
+        "left out of INT8:",
+        "  rule             count  example",
+        "  ---------------  -----  -------------------------------------------",
+        "  computed weight  1      linear: its weight is computed by the model",
+    ]
+    assert result.report.placement == (
+        PlacementRow("linear", None, "computed weight", "its weight is computed by the model"),
+    )
+
+
+def test_what_is_read_in_int8_is_listed_by_rule() -> None:
+    """The stem's two readers are one rule's, the shortcut is another's."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), BasicBlock(8, 8))
+    calibrator = DataLoaderCalibrator([IMAGE], progress=False)
+    report = parts(
+        model.eval(), [IMAGE], enabled_precisions={torch.int8}, calibrator=calibrator
+    ).report
+    text = str(report).split("read in INT8:\n")[1]
+    assert [re.split(r"  +", line.strip()) for line in text.splitlines()[2:]] == [
+        ["weighted operator", "3", "input_0: input of convolution"],
+        ["shortcut", "1", "relu: residual added to convolution_2"],
+    ]
+    assert {(row.value, row.operator) for row in report.placement if row.rule == "shortcut"} == {
+        ("relu", "add")
+    }
 
 
 def test_no_warning_where_most_multiply_adds_are_int8() -> None:

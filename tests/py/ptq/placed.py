@@ -45,14 +45,14 @@ def placed(model: nn.Module, inputs: Sequence[Any], **options: Any) -> Placed:
     spec = CompileSpec(**options)
     lower(graph_module, spec)
     taken = {node for node, reason in judge(graph_module, spec).items() if reason is None}
-    placement = place(graph_module, taken)
+    placement = place(graph_module, taken, spec)
     return Placed(
         readers={
             layer_name(value): [layer_name(reader) for reader in readers]
             for value, readers in placement.readers.items()
         },
         shared=[tuple(map(layer_name, group)) for group in placement.groups if len(group) > 1],
-        skipped={layer_name(node): reason for node, reason in placement.skipped.items()},
+        skipped={layer_name(node): decision.why for node, decision in placement.skipped.items()},
         weight_axes={layer_name(w.node): w.weight_axis for w in placement.weighted},
         graph_module=graph_module,
         placement=placement,

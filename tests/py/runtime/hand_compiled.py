@@ -19,6 +19,7 @@ from trtcompile.inputs import Input, flat_inputs, parse_inputs
 from trtcompile.lowering import lower
 from trtcompile.partition import judge, make_report, partition
 from trtcompile.profiles import resolve_profiles
+from trtcompile.ptq.placement import Decision, Placement
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import CompileSpec, Device
@@ -67,12 +68,20 @@ def hand_compile(
         in_spec=captured.in_spec,
         out_spec=captured.out_spec,
         spec=spec,
-        report=make_report(graph_module, partitioned, {"conv": "its weights change"}),
+        report=make_report(graph_module, partitioned, _some_placement(graph_module)),
         lowered=None,
         calibration_table=None,
         graph_hash="a graph",
     )
     return module, {part.name: part.graph_module for part in partitioned.engines}
+
+
+def _some_placement(graph_module: GraphModule) -> Placement:
+    """A value that is read in INT8, and an operator that is left out."""
+    first, second, *_ = graph_module.graph.nodes
+    placement = Placement(skipped={second: Decision("a rule", "its weights change")})
+    placement.quantize(first, second, Decision("another rule", "its input"))
+    return placement
 
 
 def _binding(node: torch.fx.Node) -> Binding:

@@ -210,6 +210,11 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
         timing_cache_file="x.timing",
         use_cuda_graphs=True,
         optimization_profiles=[{"batch": (1, 1, 1)}, {"batch": (2, 4, 8), "length": (1, 2, 3)}],
+        int8_excluded_ops={"aten.add"},
+        int8_excluded_modules={"head"},
+        int8_excluded_nodes={"linear_2"},
+        int8_first_layer=False,
+        int8_last_layer=False,
     )
 
 

@@ -173,10 +173,10 @@ def test_a_manifest_with_such_a_name_is_refused(name: str) -> None:
 
 
 def test_another_format_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(archive_module, "FORMAT_VERSION", 4)
     data = written()
     monkeypatch.undo()
-    with pytest.raises(ArchiveError, match="format version 3, and this trtcompile reads version 2"):
+    with pytest.raises(ArchiveError, match="format version 4, and this trtcompile reads version 3"):
         ArchiveReader(io.BytesIO(data))
 
 

@@ -36,7 +36,7 @@ from trtcompile.runtime.serialization.json_values import (
 )
 
 FORMAT = "trtcompile module"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 
 LARGEST_JSON = 64 * 2**20

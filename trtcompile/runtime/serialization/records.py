@@ -10,7 +10,7 @@ import torch
 from trtcompile.engine import Binding, Engine
 from trtcompile.engine import Provenance as EngineProvenance
 from trtcompile.inputs import Input, is_constant
-from trtcompile.partition.report import NodeRow, PartitionReport
+from trtcompile.partition.report import NodeRow, PartitionReport, PlacementRow
 from trtcompile.ptq import CalibrationAlgo, CalibrationTable
 from trtcompile.ptq.table import Provenance as TableProvenance
 from trtcompile.runtime.serialization.json_values import (
@@ -149,16 +149,16 @@ def report_to_json(report: PartitionReport) -> dict[str, Any]:
     """A report with all its rows."""
     return {
         "rows": [record_to_json(row) for row in report.rows],
-        "quantization_notes": dict(report.quantization_notes),
+        "placement": [record_to_json(row) for row in report.placement],
     }
 
 
 def report_from_json(value: Any) -> PartitionReport:
     """The inverse of ``report_to_json``."""
-    rows, notes = fields(value, "rows", "quantization_notes")
+    rows, placement = fields(value, "rows", "placement")
     return PartitionReport(
         rows=tuple(record_from_json(NodeRow, row) for row in as_list(rows)),
-        quantization_notes={key: as_text(note) for key, note in as_mapping(notes).items()},
+        placement=tuple(record_from_json(PlacementRow, row) for row in as_list(placement)),
     )
 
 

@@ -1,0 +1,59 @@
+"""The operators that can read INT8, told apart by what they read."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from trtcompile.ptq.placement.rule import is_constant, is_float32
+
+aten = torch.ops.aten
+
+CONVOLUTION = aten.convolution.default
+LINEAR = aten.linear.default
+#: Products whose factors stand side by side; the right one is a weight if it is a constant.
+PRODUCTS = frozenset({aten.matmul.default, aten.mm.default, aten.bmm.default, aten.addmm.default})
+#: Operators that TensorRT runs on INT8 when both sides are quantized.
+AVERAGING = frozenset({aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default})
+SUM = aten.add.Tensor
+ATTENTION = aten.scaled_dot_product_attention.default
+
+
+def is_product(node: Node) -> bool:
+    """Whether a node is a convolution, a linear layer, or a matrix product of floats."""
+    if node.target in (CONVOLUTION, LINEAR):
+        return True
+    return node.target in PRODUCTS and node.meta["val"].dtype.is_floating_point
+
+
+def factors(node: Node) -> tuple[object, object]:
+    """What a product multiplies: data and weight, or two activations."""
+    first = 1 if node.target is aten.addmm.default else 0
+    return node.args[first], node.args[first + 1]
+
+
+def is_weighted(node: Node) -> bool:
+    """Whether a node multiplies by something that is, or was meant to be, a weight."""
+    if not is_product(node):
+        return False
+    return node.target in (CONVOLUTION, LINEAR) or any(map(is_constant, factors(node)))
+
+
+def is_sum(node: Node) -> bool:
+    """Whether a node adds two values of one shape; a broadcast operand, such as a bias, is no branch."""
+    if node.target is not SUM:
+        return False
+    a, b = node.args[:2]
+    if not (is_float32(a) and is_float32(b)) or a is b:
+        return False
+    shapes = [list(map(str, n.meta["val"].shape)) for n in (a, b)]  # type: ignore[union-attr]
+    return shapes[0] == shapes[1]
+
+
+def can_read_int8(node: Node) -> bool:
+    """Whether rules decide about a node; operators that only move values are not among them."""
+    if node.op != "call_function":
+        return False
+    if is_product(node) or is_sum(node) or node.target is ATTENTION:
+        return True
+    return node.target in AVERAGING and is_float32(node.args[0])

@@ -1,0 +1,36 @@
+"""The rules, in the order in which they are applied."""
+
+from __future__ import annotations
+
+from trtcompile.ptq.placement import (
+    attention,
+    edges,
+    exclusions,
+    moves,
+    pools,
+    residuals,
+    weights,
+)
+from trtcompile.ptq.placement.rule import Rule
+
+#: First the rules that leave operators out, of which the first that matches decides; then those that quantize what is
+#: left, each of which sees what the ones above it quantized; then the one that lets values share their scales.
+RULES: tuple[Rule, ...] = (
+    exclusions.RUNS_IN_PYTORCH,
+    exclusions.EXCLUDED_MODULE,
+    exclusions.EXCLUDED_OPERATOR,
+    exclusions.EXCLUDED_NODE,
+    weights.COMPUTED_WEIGHT,
+    weights.CONSTANT_INPUT,
+    weights.NOT_FLOAT32,
+    weights.NO_CHANNEL_AXIS,
+    edges.FIRST_LAYER,
+    edges.LAST_LAYER,
+    attention.ACTIVATIONS,
+    residuals.RESIDUAL_STREAM,
+    weights.WEIGHTED,
+    residuals.SHORTCUT,
+    pools.AVERAGE_POOL,
+    moves.START_OF_WAY,
+    moves.SHARED_SCALE,
+)
