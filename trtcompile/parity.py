@@ -108,7 +108,7 @@ def with_outputs(compiled: TRTModule, nodes: list[Node]) -> TRTModule:
         out_spec=pytree.tree_structure(tuple(range(len(nodes)))),
     )
     spec = dataclasses.replace(compiled.spec, keep_lowered=False)
-    return build_prepared(captured, spec, Quantization(None, {}))
+    return build_prepared(captured, spec, Quantization())
 
 
 def _chosen(lowered: GraphModule, names: Collection[str] | None) -> dict[str, Node]:
