@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import is_qdq, layer_name
 from trtcompile.ptq.movement import only_moves
-
-aten = torch.ops.aten
+from trtcompile.ptq.placement.operators import SUM
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class QuantizedLayers:
     def _owners_of(self, reader: Node, products: set[Node]) -> tuple[Node, ...]:
         if reader in products:
             return (reader,)
-        if reader.target is aten.add.Tensor:
+        if reader.target is SUM:
             mains = tuple(node for node in reader.all_input_nodes if node in products)
             if mains:
                 return mains
