@@ -18,6 +18,7 @@ from trtcompile.compiler import (
 from trtcompile.engine import check_buildable
 from trtcompile.errors import CalibrationError, SettingsError
 from trtcompile.ptq.analysis import BudgetSearch, within_budget
+from trtcompile.ptq.analysis.budget import check_search
 from trtcompile.ptq.analysis.layers import QuantizedLayers
 from trtcompile.ptq.analysis.scores import Metric
 from trtcompile.ptq.calibrators import Calibrator
@@ -71,6 +72,7 @@ def compile_within_budget(
         UnsupportedGraphError: see ``compile``.
         EngineBuildError: see ``compile``.
     """
+    check_search(loader, metric, budget, higher_is_better, max_batches)
     settings = CompileSpec.from_options(options, spec=spec)
     check_buildable(settings)
     if not settings.uses_int8 or settings.calibrator is None:

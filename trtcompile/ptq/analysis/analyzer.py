@@ -75,8 +75,8 @@ def analyze(
         )
     where = device_of(device)
     structure = quantized_layers(compiled)
-    observer = Observer(compiled.lowered, structure, where)
     simulation = SwitchedSimulation(compiled.lowered, structure, where)
+    observer = Observer(simulation, structure, where)
     singles: list[tuple[str, ...]] = [(name,) for name in structure.names] if sensitivity else []
     evaluation = Evaluation(simulation, [structure.names, *singles], metric)
     samples = 0
@@ -85,6 +85,7 @@ def analyze(
             observer.add(piece)
         evaluation.add(batch)
         samples += batch.samples
+    observer.check_finite()
     whole, *alone = evaluation.results
     by_name = dict(zip(structure.names, alone, strict=True)) if sensitivity else {}
     return Analysis(

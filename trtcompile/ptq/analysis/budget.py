@@ -102,16 +102,7 @@ def within_budget(
         CalibrationError: as for ``analyze``; or the metric is not within the budget even with no layer quantized,
             because it differs between runs.
     """
-    check_metric(metric)
-    if metric == "sqnr":
-        raise SettingsError(
-            "metric is 'sqnr', of which there is no value without quantization to stay near. Give a function "
-            "metric(outputs, batch), or 'agreement'."
-        )
-    check_dataloader(loader)
-    check_budget(budget)
-    check_bool("higher_is_better", higher_is_better)
-    check_max_batches(max_batches)
+    check_search(loader, metric, budget, higher_is_better, max_batches)
     where = device_of(device)
     structure = quantized_layers(compiled)
     simulation = SwitchedSimulation(compiled.lowered, structure, where)
@@ -144,16 +135,27 @@ def within_budget(
     )
 
 
-def check_budget(value: object) -> None:
-    """Refuses what is no drop that can be allowed.
+def check_search(
+    loader: object, metric: Metric, budget: object, higher_is_better: object, max_batches: object
+) -> None:
+    """Checks the arguments of a search, before any work is done.
 
     Raises:
-        SettingsError: it is no number, or below 0.
+        SettingsError: one has the wrong type or value.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
+    check_metric(metric)
+    if metric == "sqnr":
         raise SettingsError(
-            f"budget is {value!r}. Give the drop of the metric that is allowed, as a number of at least 0."
+            "metric is 'sqnr', of which there is no value without quantization to stay near. Give a function "
+            "metric(outputs, batch), or 'agreement'."
+        )
+    check_dataloader(loader)
+    check_bool("higher_is_better", higher_is_better)
+    check_max_batches(max_batches)
+    is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    if not is_number or not 0 <= budget < math.inf:  # type: ignore[operator]
+        raise SettingsError(
+            f"budget is {budget!r}. Give the drop of the metric that is allowed, as a number of at least 0."
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.analysis.layers import QuantizedLayers, tensor_of
@@ -56,19 +58,21 @@ class Observer:
     """Runs a graph without and with quantization side by side, so that one batch's live values are all it keeps.
 
     Args:
-        graph: the lowered graph.
+        simulation: what to run.
         layers: its Q/DQ by layer.
-        device: where to run.
+        device: where it runs.
 
     Attributes:
         tensors: by quantize node, in the order of the graph.
         layers: by layer name, in the order of the graph.
     """
 
-    def __init__(self, graph: GraphModule, layers: QuantizedLayers, device: torch.device) -> None:
+    def __init__(
+        self, simulation: SwitchedSimulation, layers: QuantizedLayers, device: torch.device
+    ) -> None:
         self._structure = layers
-        self._reference = SwitchedSimulation(graph, layers, device)
-        self._quantized = SwitchedSimulation(graph, layers, device)
+        self._reference = simulation
+        self._quantized = simulation.twin()
         self._first_of = {quantizer: node for node, quantizer in reversed(layers.pairs.items())}
         self._layer_at = {layer.node: layer for layer in layers.layers}
         self._layer_of_weight = {
@@ -76,7 +80,7 @@ class Observer:
         }
         self.tensors = {
             node: ObservedTensor(_scale_of(node), _amax_of(node), AbsHistogram(device))
-            for node in graph.graph.nodes
+            for node in simulation.graph_module.graph.nodes
             if node in layers.quantizers and node.args[0].op != "get_attr"
         }
         self.layers = {layer.name: ObservedLayer() for layer in layers.layers}
@@ -102,18 +106,24 @@ class Observer:
                 self._observe_layer(node, batch)
         self._weights_seen = True
 
+    def check_finite(self) -> None:
+        """Waits for the device.
+
+        Raises:
+            CalibrationError: a tensor held NaN or infinity.
+        """
+        for quantizer, observed in self.tensors.items():
+            with _naming(quantizer, "some batch of the data"):
+                observed.histogram.check_finite()
+
     def _observe_tensor(self, node: Node, batch: FittedBatch) -> None:
         quantizer = self._structure.pairs[node]
         observed = self.tensors.get(quantizer)
         if observed is None or self._first_of[quantizer] is not node:
             return
         plain = samples_of(self._reference.env[quantizer], batch)
-        try:
+        with _naming(quantizer, f"batch {batch.loader_batch} of the data"):
             observed.histogram.update(plain)
-        except CalibrationError as error:
-            raise CalibrationError(
-                f"Tensor {tensor_of(quantizer)!r}, batch {batch.loader_batch} of the data: {error}"
-            ) from error
         observed.noise.add(plain, samples_of(self._reference.dequantized(node), batch))
         observed.clipped = observed.clipped + _count_clipped(plain, quantizer)
 
@@ -132,6 +142,15 @@ class Observer:
             plain = samples_of(plain, batch)
             observed.own.add(plain, samples_of(own, batch))
             observed.accumulated.add(plain, samples_of(self._quantized.env[node], batch))
+
+
+@contextlib.contextmanager
+def _naming(quantizer: Node, where: str) -> Iterator[None]:
+    """Adds the tensor's name to a calibration error."""
+    try:
+        yield
+    except CalibrationError as error:
+        raise CalibrationError(f"Tensor {tensor_of(quantizer)!r}, {where}: {error}") from error
 
 
 def _scale_of(quantizer: Node) -> float | None:

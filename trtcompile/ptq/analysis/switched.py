@@ -38,6 +38,12 @@ class SwitchedSimulation(DeviceInterpreter):
         self._dequantized: dict[fx.Node, Tensor] = {}
         self._weights: dict[fx.Node, Tensor] = {}
 
+    def twin(self) -> SwitchedSimulation:
+        """Another one that shares the weights, to run side by side."""
+        twin = SwitchedSimulation(self.graph_module, self._layers, self._device)
+        twin._attributes, twin._weights = self._attributes, self._weights
+        return twin
+
     def outputs(self, batch: FittedBatch, on: Collection[str]) -> list[Any]:
         """The flat outputs for a batch with the named layers quantized."""
         last: list[Any] = []
