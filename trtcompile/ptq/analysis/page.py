@@ -47,7 +47,7 @@ td.barred{min-width:104px}
 .card p{margin:2px 0 6px;font-size:.82rem;overflow-wrap:anywhere}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--faint);font-size:10.5px}.exponent{font-size:8px}
 .counts{fill:var(--counts)}.grid{stroke:var(--line);fill:none}
-.used,.algo0,.algo1,.algo2,.algo3,.algo4,.algo5{fill:none;stroke-width:1.6}.used{stroke:var(--used);stroke-width:2.6}
+.used,.algo0,.algo1,.algo2,.algo3,.algo4,.algo5{fill:none;stroke-width:1.6}.used{stroke:var(--used);stroke-width:6;opacity:.5}
 .algo0{stroke:var(--a0)}.algo1{stroke:var(--a1)}.algo2{stroke:var(--a2)}.algo3{stroke:var(--a3)}
 .algo4{stroke:var(--a4)}.algo5{stroke:var(--a5)}
 .legend{list-style:none;margin:6px 0 0;padding:0;display:flex;flex-wrap:wrap;gap:2px 14px;font-size:.8rem}
