@@ -238,7 +238,10 @@ def compile_captured(
 ) -> TRTModule:
     """Compiles a captured graph; the result may have no engine."""
     identity, quantization = prepare(captured, spec)
-    return build_prepared(captured, spec, quantization, names=names, identity=identity)
+    module = build_prepared(captured, spec, quantization, names=names, identity=identity)
+    assert module.report is not None
+    warn_of_precision(module.report, spec)
+    return module
 
 
 def build_prepared(
@@ -260,7 +263,6 @@ def build_prepared(
     """
     graph_module = captured.graph_module
     partitioned, report, engines = _split_and_build(captured, spec, quantization)
-    warn_of_precision(report, spec)
     for engine in engines:
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
         setattr(partitioned.executor, engine.name, module)
@@ -351,7 +353,7 @@ def _split_and_build(
             warnings.warn(
                 f"{names} goes to PyTorch, since TensorRT refused it: {error}",
                 TRTCompileWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             cause = str(error).splitlines()[0]
             demoted.update(dict.fromkeys(refused, f"TensorRT refused it: {cause}"))

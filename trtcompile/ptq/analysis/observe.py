@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class ObservedTensor:
         amax: the largest value that it represents; None likewise.
         histogram: of the absolute values.
         noise: of this tensor's Q/DQ alone.
-        clipped: how many values lie outside the range of the integers.
+        clipped: how many values are larger than ``amax``.
     """
 
     scale: float | None
@@ -79,7 +79,9 @@ class Observer:
             layer.weight: layer for layer in layers.layers if layer.weight is not None
         }
         self.tensors = {
-            node: ObservedTensor(_scale_of(node), _amax_of(node), AbsHistogram(device))
+            node: ObservedTensor(
+                _scale_of(node), _amax_of(self._first_of[node], node), AbsHistogram(device)
+            )
             for node in simulation.graph_module.graph.nodes
             if node in layers.quantizers and node.args[0].op != "get_attr"
         }
@@ -125,7 +127,7 @@ class Observer:
         with _naming(quantizer, f"batch {batch.loader_batch} of the data"):
             observed.histogram.update(plain)
         observed.noise.add(plain, samples_of(self._reference.dequantized(node), batch))
-        observed.clipped = observed.clipped + _count_clipped(plain, quantizer)
+        observed.clipped = observed.clipped + _count_clipped(plain, observed.amax)
 
     def _observe_weight(self, node: Node) -> None:
         if not self._weights_seen:
@@ -158,17 +160,20 @@ def _scale_of(quantizer: Node) -> float | None:
     return float(scale) if isinstance(scale, (int, float)) else None
 
 
-def _amax_of(quantizer: Node) -> float | None:
-    scale, high = quantizer.args[1], quantizer.args[4]
-    numbers = isinstance(scale, (int, float)) and isinstance(high, (int, float))
-    return float(scale) * float(high) if numbers else None  # type: ignore[arg-type]
+def _amax_of(dequantizer: Node, quantizer: Node) -> float | None:
+    """What a pair makes of the largest float32, in whatever format it has; None for one per channel."""
+    if _scale_of(quantizer) is None:
+        return None
+    value: Any = torch.tensor([torch.finfo(torch.float32).max])
+    for node in (quantizer, dequantizer):
+        operator: Any = node.target
+        value = operator(value, *node.args[1:], **node.kwargs)
+    return float(value)
 
 
-def _count_clipped(values: Tensor, quantizer: Node) -> Tensor | int:
-    """How many values round to something outside the range of the integers."""
-    scale, zero_point, low, high = cast("tuple[Any, Any, int, int]", quantizer.args[1:5])
-    if isinstance(scale, Node) or isinstance(zero_point, Node):
+def _count_clipped(values: Tensor, amax: float | None) -> Tensor | int:
+    """How many values are larger than ``amax`` by more than its rounding to float32."""
+    if amax is None:
         return 0
-    rounded: Tensor = torch.round(values.float() / scale) + zero_point
-    outside: Tensor = ((rounded < low) | (rounded > high)).sum()
-    return outside
+    larger: Tensor = values.float().abs() > amax * (1 + 2.0**-20)
+    return larger.sum()

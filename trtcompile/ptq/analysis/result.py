@@ -39,7 +39,7 @@ class TensorRow:
         amax: the largest value that the scale represents, 127 * scale; None likewise.
         peak: the largest absolute value seen.
         values: how many values were seen.
-        clipped: the share of them, from 0 to 1, that lies outside the range of the integers.
+        clipped: the share of them, from 0 to 1, that is larger than ``amax``.
         sqnr_db: SQNR of this tensor's Q/DQ alone, in dB.
         amax_by_algorithm: name of a ``CalibrationAlgo`` -> the amax that it chooses with default options from these
             values. A tensor that shares its scale with others got one that is made for the values of all.

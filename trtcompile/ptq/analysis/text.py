@@ -23,9 +23,9 @@ def summary(analysis: Analysis) -> str:
     if analysis.metric_name != "sqnr":
         whole = (
             f"{analysis.metric_name} {number(analysis.metric_reference)} without quantization, "
-            f"{number(analysis.metric_quantized)} in INT8; {whole}"
+            f"{number(analysis.metric_quantized)} with it; {whole}"
         )
-    return f"{len(analysis.layers)} layers in INT8, {analysis.samples} samples: {whole}"
+    return f"{len(analysis.layers)} quantized layers, {analysis.samples} samples: {whole}"
 
 
 def algorithms_of(analysis: Analysis) -> tuple[str, ...]:
