@@ -112,13 +112,14 @@ def _layer_table(analysis: Analysis) -> str:
     columns = {
         "Layer": [_layer_name(row) for row in rows],
         "Sensitivity": [_sensitivity(row.sensitivity, largest) for row in rows],
+        analysis.metric_name: [_plain(row.metric, number(row.metric)) for row in rows],
         "Outputs dB": [_decibels(row.output_sqnr_db) for row in rows],
         "Own dB": [_decibels(row.sqnr_db) for row in rows],
         "Weight dB": [_decibels(row.weight_sqnr_db) for row in rows],
         "Accumulated dB": [_decibels(row.accumulated_sqnr_db) for row in rows],
     }
-    if analysis.metric_name != "sqnr":  # which is that of the outputs
-        columns[analysis.metric_name] = [_plain(row.metric, number(row.metric)) for row in rows]
+    if analysis.metric_name == "sqnr":  # it is that of the outputs
+        del columns["sqnr"]
     if any(row.parity_sqnr_db is not None for row in rows):
         columns["Engine parity dB"] = [_decibels(row.parity_sqnr_db) for row in rows]
     return _table(list(columns), list(zip(*columns.values(), strict=True)))

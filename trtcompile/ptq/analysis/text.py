@@ -39,13 +39,15 @@ def short_name(algorithm: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with four digits; ``-`` for none."""
-    return "-" if value is None else f"{value:.4g}"
+    """A number with four digits, or as a whole number where it is larger; ``-`` for none."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def ratio(db: float | None) -> str:
     """A ratio in dB with one decimal; ``-`` for none."""
-    return "-" if db is None else f"{db:.1f}"
+    return "-" if db is None else f"{round(db, 1) + 0.0:.1f}"  # and no -0.0
 
 
 def share(value: float) -> str:
