@@ -32,7 +32,7 @@ def histogram_svg(row: TensorRow) -> str:
         parts.append(_line(row.amax / right, f"in use {number(row.amax)}", "used", 0))
     for index, (name, amax) in enumerate(row.amax_by_algorithm.items()):
         parts.append(
-            _line(amax / right, f"{short_name(name)} {number(amax)}", f"algo{index}", index)
+            _line(amax / right, f"{short_name(name)} {number(amax)}", _colour(index), index)
         )
     return "".join([*parts, "</svg>"])
 
@@ -41,7 +41,7 @@ def legend(row: TensorRow) -> str:
     """The ranges as a list, each with the line that stands for it."""
     entries = [("used", 0, "in use", row.amax)] if row.amax is not None else []
     entries += [
-        (f"algo{index}", index, short_name(name), amax)
+        (_colour(index), index, short_name(name), amax)
         for index, (name, amax) in enumerate(row.amax_by_algorithm.items())
     ]
     items = (
@@ -50,6 +50,11 @@ def legend(row: TensorRow) -> str:
         for kind, index, label, amax in entries
     )
     return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _colour(index: int) -> str:
+    """The class of a line in the page's style sheet, which has six."""
+    return f"algo{index % 6}"
 
 
 def _dash(index: int) -> str:
