@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.analysis.layers import QuantizedLayers, tensor_of
@@ -138,12 +139,15 @@ class Observer:
     def _observe_layer(self, node: Node, batch: FittedBatch) -> None:
         layer = self._layer_at[node]
         observed = self.layers[layer.name]
-        plain = self._reference.env[node]
-        if isinstance(plain, Tensor) and plain.is_floating_point():
-            own = self._reference.with_quantized_operands(node)
-            plain = samples_of(plain, batch)
-            observed.own.add(plain, samples_of(own, batch))
-            observed.accumulated.add(plain, samples_of(self._quantized.env[node], batch))
+        lanes = (
+            self._reference.env[node],
+            self._reference.with_quantized_operands(node),
+            self._quantized.env[node],
+        )
+        for plain, own, accumulated in zip(*map(_float_tensors, lanes), strict=True):
+            reference = samples_of(plain, batch)
+            observed.own.add(reference, samples_of(own, batch))
+            observed.accumulated.add(reference, samples_of(accumulated, batch))
 
 
 @contextlib.contextmanager
@@ -153,6 +157,12 @@ def _naming(quantizer: Node, where: str) -> Iterator[None]:
         yield
     except CalibrationError as error:
         raise CalibrationError(f"Tensor {tensor_of(quantizer)!r}, {where}: {error}") from error
+
+
+def _float_tensors(value: Any) -> list[Tensor]:
+    """One for an operator; several for the graph's output, where that is quantized."""
+    leaves = pytree.tree_leaves(value)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _scale_of(quantizer: Node) -> float | None:

@@ -25,7 +25,9 @@ def summary(analysis: Analysis) -> str:
             f"{analysis.metric_name} {number(analysis.metric_reference)} without quantization, "
             f"{number(analysis.metric_quantized)} with it; {whole}"
         )
-    return f"{len(analysis.layers)} quantized layers, {analysis.samples} samples: {whole}"
+    count = len(analysis.layers)
+    layers = f"{count} quantized layer{'' if count == 1 else 's'}"
+    return f"{layers}, {analysis.samples} samples: {whole}"
 
 
 def algorithms_of(analysis: Analysis) -> tuple[str, ...]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+qd = torch.ops.quantized_decomposed
 
 
 class Chain(nn.Module):
@@ -62,3 +65,27 @@ class Residual(nn.Module):
         x = F.relu(self.two(F.relu(self.one(x))) + x)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         return self.head(x), self.other(x)
+
+
+class GivenQuantization(nn.Module):
+    """A linear layer that comes quantized, its weight as integers; its result is quantized for the output alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.register_buffer(
+            "weight", torch.randint(-127, 128, (5, 8), dtype=torch.int8, generator=generator)
+        )
+        self.register_buffer("scales", torch.linspace(0.001, 0.002, 5))
+        self.register_buffer("zero_points", torch.zeros(5, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = qd.dequantize_per_channel(
+            self.weight, self.scales, self.zero_points, 0, -127, 127, torch.int8
+        )
+        return _quantized(F.linear(_quantized(x, 0.02), weight), 0.005)
+
+
+def _quantized(x: Tensor, scale: float) -> Tensor:
+    arguments = (scale, 0, -128, 127, torch.int8)
+    return qd.dequantize_per_tensor(qd.quantize_per_tensor(x, *arguments), *arguments)

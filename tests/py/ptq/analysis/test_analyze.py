@@ -16,7 +16,7 @@ from simulated import (
     simulated,
     sqnr,
 )
-from small_models import Chain, Outlier
+from small_models import Chain, GivenQuantization, Outlier
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -199,6 +199,23 @@ class TestSensitivity:
         assert len(calls) == 2  # without quantization and with all of it
         assert {row.sensitivity for row in analysis.layers} == {None}
         assert "None" not in str(analysis)
+
+
+def test_a_model_that_comes_quantized() -> None:
+    """Its integer weight has nothing to switch off, and what is quantized for the output is a layer of its own."""
+    model, x = GivenQuantization(), vectors(12)
+    simulation = simulated(model, [(4, 8)], calibrator=None)
+    analysis = analyze(simulation, [x])
+    weight = model.weight * model.scales[:, None]
+    plain = F.linear(x, weight)
+    quantized = F.linear(fake_quantized(x, 0.02), weight)
+    linear, output = analysis.layers
+    assert (linear.name, linear.weight_sqnr_db, output.name) == ("linear", None, "output")
+    assert linear.sqnr_db == pytest.approx(sqnr(plain, quantized), abs=0.02)
+    assert output.sqnr_db == pytest.approx(sqnr(plain, fake_quantized(plain, 0.005)), abs=0.02)
+    both = fake_quantized(quantized, 0.005)
+    assert output.accumulated_sqnr_db == pytest.approx(sqnr(plain, both), abs=0.02)
+    assert analysis.output_sqnr_db == pytest.approx(centred_sqnr(plain, both), abs=0.02)
 
 
 class TestData:
