@@ -325,3 +325,17 @@ class TestFiles:
         joined = analysis.with_parity({"reshape": 50.0, "linear": 40.0, "elsewhere": 1.0})
         assert [row.parity_sqnr_db for row in joined.layers] == [None, 40.0]
         assert "parity dB" in str(joined) and "parity dB" not in str(analysis)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same(outlier: Simulation, chain: Simulation) -> None:
+    for simulation, data in ((outlier, [vectors(10)]), (chain, [images(6)])):
+        on_cpu = analyze(simulation, data, device="cpu")
+        on_gpu = analyze(simulation, data, device="cuda")
+        for row, other in zip(on_gpu.tensors, on_cpu.tensors, strict=True):
+            assert row.sqnr_db == pytest.approx(other.sqnr_db, abs=0.5)
+            assert row.clipped == pytest.approx(other.clipped, abs=0.01)
+        for layer, same in zip(on_gpu.layers, on_cpu.layers, strict=True):
+            assert layer.output_sqnr_db == pytest.approx(same.output_sqnr_db, abs=0.5)
+        with pytest.raises(CalibrationError, match="Tensor 'input_0', some batch of the data"):
+            analyze(simulation, [data[0] * float("nan")], device="cuda")
