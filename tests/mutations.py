@@ -580,4 +580,66 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="",
         tests=("tests/py/test_given_quantization.py::test_quantization_aware_training",),
     ),
+    Mutation(
+        name="analysis: the mean of each batch of outputs is taken for that of all",
+        file="trtcompile/ptq/analysis/noise.py",
+        old="self._spread += spread + float(step.square().sum()) * self._count * count / total",
+        new="self._spread += spread",
+        tests=("tests/py/ptq/analysis/test_noise.py::test_outputs_are_centred_over_all_batches",),
+    ),
+    Mutation(
+        name="analysis: a residual stays quantized without its layer",
+        file="trtcompile/ptq/analysis/layers.py",
+        old="            if mains:\n",
+        new="            if not mains:\n",
+        tests=(
+            "tests/py/ptq/analysis/test_switched.py::test_what_belongs_to_a_layer",
+            "tests/py/ptq/analysis/test_switched.py::test_a_layer_off_is_a_layer_that_the_placement_leaves_out",
+        ),
+    ),
+    Mutation(
+        name="analysis: outputs for rows that fill up a batch are scored",
+        file="trtcompile/ptq/analysis/data.py",
+        old="samples_of(value, piece).cpu()",
+        new="value.cpu()",
+        tests=(
+            "tests/py/ptq/analysis/test_analyze.py::TestSensitivity::test_a_metric_gets_outputs_and_labels",
+        ),
+    ),
+    Mutation(
+        name="accuracy budget: of every metric more is better",
+        file="trtcompile/ptq/analysis/budget.py",
+        old="sign = 1.0 if higher_is_better else -1.0",
+        new="sign = 1.0",
+        tests=(
+            "tests/py/ptq/analysis/test_budget.py::TestOneBadLayer::test_it_is_the_one_left_out[less is better]",
+        ),
+    ),
+    Mutation(
+        name="accuracy budget: what was left out for nothing stays out",
+        file="trtcompile/ptq/analysis/budget.py",
+        old="        for name in reversed(ranked):\n",
+        new="        for name in ranked[:0]:\n",
+        tests=(
+            "tests/py/ptq/analysis/test_budget.py::test_a_layer_that_was_left_out_for_nothing_is_put_back",
+        ),
+    ),
+    Mutation(
+        name="accuracy budget: the model is calibrated again after the search",
+        file="trtcompile/accuracy_budget.py",
+        old="    if simulation.calibration_table is not None:\n",
+        new="    if False:\n",
+        tests=(
+            "tests/py/test_accuracy_budget.py::test_the_scales_are_found_once_for_each_placement",
+        ),
+    ),
+    Mutation(
+        name="analysis page: names of tensors are taken for HTML",
+        file="trtcompile/ptq/analysis/page.py",
+        old="<h3>{escape(row.name)}</h3>",
+        new="<h3>{row.name}</h3>",
+        tests=(
+            "tests/py/ptq/analysis/test_page.py::test_names_are_text_and_nothing_comes_from_elsewhere",
+        ),
+    ),
 )

@@ -4,9 +4,11 @@ Importing this package imports no TensorRT; the first compilation does.
 """
 
 from trtcompile import ptq
+from trtcompile.accuracy_budget import compile_within_budget
 from trtcompile.compiler import (
     compile,  # noqa: A004 (the public name, as in torch.compile)
     dry_run,
+    simulate,
 )
 from trtcompile.conversion import converter
 from trtcompile.dims import Dim
@@ -29,6 +31,7 @@ from trtcompile.errors import (
 )
 from trtcompile.inputs import Input
 from trtcompile.lowering import lowering_pass
+from trtcompile.parity import layer_parity
 from trtcompile.partition import PartitionReport
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.serialization import load, save
@@ -58,10 +61,13 @@ __all__ = [
     "TensorRTMissingError",
     "UnsupportedGraphError",
     "compile",
+    "compile_within_budget",
     "converter",
     "dry_run",
+    "layer_parity",
     "load",
     "lowering_pass",
     "ptq",
     "save",
+    "simulate",
 ]

@@ -6,6 +6,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import filter as filter_names
 from typing import Any
 
@@ -39,6 +40,7 @@ from trtcompile.ptq.fingerprint import graph_hash
 from trtcompile.ptq.given import check_given, comes_quantized, dequantize_depthwise
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
+from trtcompile.ptq.table import CalibrationTable
 from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
@@ -127,6 +129,54 @@ def dry_run(
     return report
 
 
+@dataclass(frozen=True)
+class Simulation:
+    """What a compilation would compute, in PyTorch.
+
+    Attributes:
+        lowered: the lowered graph, Q/DQ included; it takes the model's tensors flat and returns the model's output
+            structure.
+        arguments: the arguments with an ``Input`` for each tensor.
+        calibration_table: tensor name to scale; None if nothing was quantized.
+    """
+
+    lowered: GraphModule
+    arguments: tuple[Any, ...]
+    calibration_table: CalibrationTable | None
+
+
+def simulate(
+    model: nn.Module | ExportedProgram,
+    inputs: Sequence[Any] = (),
+    *,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    spec: CompileSpec | None = None,
+    **options: Any,
+) -> Simulation:
+    """The simulation that ``compile`` would keep as ``compiled.lowered``, without converting or building anything.
+
+    It needs no TensorRT and no GPU.
+
+    Args:
+        model: as for ``compile``; so are the others.
+        inputs: an entry for each positional argument.
+        kwarg_inputs: an entry for each keyword argument.
+        spec: settings; ``options`` are applied on top.
+        **options: the fields of ``CompileSpec``.
+
+    Raises:
+        SettingsError: an option or input is unknown, malformed, or contradicts another.
+        UnsupportedGraphError: the model cannot be captured.
+        CalibrationError: the calibration data or table cannot be used.
+    """
+    settings = CompileSpec.from_options(options, spec=spec)
+    with kept_random_state():
+        captured, _ = _capture(model, inputs, kwarg_inputs, settings)
+        _, quantization = prepare(captured, settings)
+    lowered = _simulation(captured.graph_module, captured)
+    return Simulation(lowered, captured.arguments, quantization.table)
+
+
 def _capture(
     model: nn.Module | ExportedProgram,
     inputs: Sequence[Any],
@@ -187,10 +237,32 @@ def compile_captured(
     captured: CapturedGraph, spec: CompileSpec, *, names: Sequence[str] = ()
 ) -> TRTModule:
     """Compiles a captured graph; the result may have no engine."""
-    graph_module = captured.graph_module
     identity, quantization = prepare(captured, spec)
+    module = build_prepared(captured, spec, quantization, names=names, identity=identity)
+    assert module.report is not None
+    warn_of_precision(module.report, spec)
+    return module
+
+
+def build_prepared(
+    captured: CapturedGraph,
+    spec: CompileSpec,
+    quantization: Quantization,
+    *,
+    names: Sequence[str] = (),
+    identity: str = "",
+) -> TRTModule:
+    """Builds the engines of a prepared graph; the result may have none.
+
+    Args:
+        captured: the graph as ``prepare`` left it.
+        spec: the settings.
+        quantization: what was quantized.
+        names: names of the arguments.
+        identity: the hash of the lowered FP32 graph.
+    """
+    graph_module = captured.graph_module
     partitioned, report, engines = _split_and_build(captured, spec, quantization)
-    warn_of_precision(report, spec)
     for engine in engines:
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
         setattr(partitioned.executor, engine.name, module)
@@ -284,7 +356,7 @@ def _split_and_build(
             warnings.warn(
                 f"{names} goes to PyTorch, since TensorRT refused it: {error}",
                 TRTCompileWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             cause = str(error).splitlines()[0]
             demoted.update(dict.fromkeys(refused, f"TensorRT refused it: {cause}"))

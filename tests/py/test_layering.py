@@ -31,6 +31,7 @@ TIERS = (
     ("engine",),
     ("runtime",),
     ("compiler",),
+    ("accuracy_budget", "parity"),
     ("backend", "__init__"),
 )
 TIER = {name: tier for tier, names in enumerate(TIERS) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trtcompile.ptq.algorithms import CalibrationAlgo
+from trtcompile.ptq.analysis import Analysis, BudgetSearch, analyze, within_budget
 from trtcompile.ptq.calibrators import CacheCalibrator, Calibrator, DataLoaderCalibrator
 from trtcompile.ptq.native_classes import (
     IInt8Calibrator,
@@ -14,6 +15,8 @@ from trtcompile.ptq.native_classes import (
 from trtcompile.ptq.table import CalibrationTable
 
 __all__ = [
+    "Analysis",
+    "BudgetSearch",
     "CacheCalibrator",
     "CalibrationAlgo",
     "CalibrationTable",
@@ -24,4 +27,6 @@ __all__ = [
     "IInt8EntropyCalibrator2",
     "IInt8LegacyCalibrator",
     "IInt8MinMaxCalibrator",
+    "analyze",
+    "within_budget",
 ]

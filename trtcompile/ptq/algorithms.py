@@ -70,6 +70,14 @@ _ALGORITHMS: Mapping[CalibrationAlgo, _Algorithm] = {
 }
 
 
+def distinct_algorithms() -> tuple[CalibrationAlgo, ...]:
+    """The algorithms that choose from histograms alone; of those that always agree, one."""
+    by_function = {
+        known.amax: algo for algo, known in _ALGORITHMS.items() if known.amax is not None
+    }
+    return tuple(by_function.values())
+
+
 def amax_of(
     histograms: Sequence[AbsHistogram],
     algo: CalibrationAlgo,

@@ -34,7 +34,7 @@ class FittedBatch:
 
 
 def fit_batches(
-    loader: Iterable[Any], arguments: tuple[Any, ...], device: torch.device
+    loader: Iterable[Any], arguments: tuple[Any, ...], device: torch.device, *, first: int = 0
 ) -> Iterator[FittedBatch]:
     """Splits and joins the batches of a loader to the batch size of the inputs.
 
@@ -62,6 +62,7 @@ def fit_batches(
         loader: yields batches.
         arguments: parsed inputs, as ``parse_inputs`` returns them.
         device: where the tensors go.
+        first: the number of the loader's first batch, in messages and results.
 
     Raises:
         CalibrationError: a batch has too few elements, a wrong shape or dtype, or no tensors.
@@ -71,7 +72,7 @@ def fit_batches(
     pieces: list[tuple[Tensor, ...]] = []  # rows that do not fill a batch yet
     held = 0
     last = 0  # the loader batch of the last piece
-    for index, batch in enumerate(loader):
+    for index, batch in enumerate(loader, first):
         tensors, rows = layout.read(batch, index)
         tensors = [tensor.to(device) for tensor in tensors]
         if pieces and not layout.can_join(pieces[-1], tensors):

@@ -82,7 +82,7 @@ class DataLoaderCalibrator(Calibrator):
         progress: bool | None = None,
         distributed: bool = False,
     ) -> None:
-        _check_dataloader(dataloader)
+        check_dataloader(dataloader)
         _check_bool("use_cache", use_cache)
         _check_bool("distributed", distributed)
         if progress is not None:
@@ -103,7 +103,7 @@ class DataLoaderCalibrator(Calibrator):
         self.use_cache = use_cache
         self.algo_type = algo_type
         self.algo_options = dict(options_of(algo_type, algo_options))
-        self.device = _as_device(device)
+        self.device = as_device(device)
         self.max_batches = max_batches
         self.progress = progress
         self.distributed = distributed
@@ -127,7 +127,7 @@ class DataLoaderCalibrator(Calibrator):
             return collect(
                 request,
                 with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
-                device=_usable_device(self.device, request.device),
+                device=usable_device(self.device, request.device),
             )
 
         statistics = processes.merged_statistics(run) if self.distributed else run()
@@ -237,7 +237,12 @@ class _Tensors:
         self.graph_hash = request.graph_hash
 
 
-def _check_dataloader(dataloader: object) -> None:
+def check_dataloader(dataloader: object) -> None:
+    """Checks that something can be iterated several times and may yield batches.
+
+    Raises:
+        SettingsError: it cannot.
+    """
     kind = type(dataloader).__name__
     if isinstance(dataloader, Dataset):
         problem = (
@@ -267,7 +272,12 @@ def _as_path(value: object) -> Path:
     return Path(value)
 
 
-def _as_device(value: object) -> torch.device | None:
+def as_device(value: object) -> torch.device | None:
+    """Reads a device, its name, or None.
+
+    Raises:
+        SettingsError: it names no device where a graph can be calibrated.
+    """
     if value is None or isinstance(value, torch.device):
         device = value
     else:
@@ -285,7 +295,7 @@ def _as_device(value: object) -> torch.device | None:
     return device
 
 
-def _usable_device(wanted: torch.device | None, default: torch.device) -> torch.device:
+def usable_device(wanted: torch.device | None, default: torch.device) -> torch.device:
     """The device to calibrate on, and a warning where it is not the one that was asked for."""
     device = default if wanted is None else wanted
     if device.type != "cuda":

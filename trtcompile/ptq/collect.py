@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from torch import Tensor, fx
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
 from trtcompile.ptq.histogram import AbsHistogram, find_nonfinite
+from trtcompile.ptq.interpreter import DeviceInterpreter
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -106,7 +105,16 @@ def collect(
     return Statistics(tuple(histograms.values()), positions, samples)
 
 
-class _Observer(fx.Interpreter):
+def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
+    """The rows of a value that belong to a batch's own samples; all if they cannot be told."""
+    if batch.valid < batch.batch_size and value.dim() > 0:
+        rows, rest = divmod(value.shape[0], batch.batch_size)
+        if rest == 0:
+            return value[: rows * batch.valid]
+    return value
+
+
+class _Observer(DeviceInterpreter):
     """Interprets a graph and shows the values of some nodes to their histograms."""
 
     def __init__(
@@ -116,12 +124,9 @@ class _Observer(fx.Interpreter):
         histograms: Mapping[fx.Node, AbsHistogram],
         device: torch.device,
     ) -> None:
-        super().__init__(graph, garbage_collect_values=True)
-        self.extra_traceback = False  # it would append itself to our own errors
+        super().__init__(graph, device)
         self._names = {node: name for name, node in nodes.items()}
         self._histograms = histograms
-        self._device = device
-        self._attributes: dict[str, Any] = {}
         self._batch: FittedBatch | None = None
 
     def observe(self, batch: FittedBatch) -> None:
@@ -159,11 +164,7 @@ class _Observer(fx.Interpreter):
             raise CalibrationError(
                 f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
             )
-        if batch.valid < batch.batch_size and value.dim() > 0:
-            rows, rest = divmod(value.shape[0], batch.batch_size)
-            if rest == 0:
-                return value[: rows * batch.valid]
-        return value
+        return samples_of(value, batch)
 
     @contextlib.contextmanager
     def _naming(self, node: fx.Node) -> Iterator[None]:
@@ -175,25 +176,3 @@ class _Observer(fx.Interpreter):
             raise CalibrationError(
                 f"Tensor {self._names[node]!r}, batch {number} of the calibration data: {error}"
             ) from error
-
-    def fetch_attr(self, target: str) -> Any:
-        """A weight or submodule, on the device where the graph runs."""
-        if target not in self._attributes:
-            value = super().fetch_attr(target)
-            if isinstance(value, Tensor):
-                value = value.to(self._device)
-            elif isinstance(value, torch.nn.Module) and _elsewhere(value, self._device):
-                value = copy.deepcopy(value).to(self._device)
-            self._attributes[target] = value
-        return self._attributes[target]
-
-    def call_function(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Runs an operator; one that creates a tensor creates it where the graph runs."""
-        if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": self._device}
-        return super().call_function(target, args, kwargs)
-
-
-def _elsewhere(module: torch.nn.Module, device: torch.device) -> bool:
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return any(tensor.device != device for tensor in tensors)

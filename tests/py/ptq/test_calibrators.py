@@ -25,7 +25,7 @@ from trtcompile.ptq import (
     DataLoaderCalibrator,
 )
 from trtcompile.ptq.algorithms import ALL_ZERO_SCALE
-from trtcompile.ptq.calibrators import _usable_device
+from trtcompile.ptq.calibrators import usable_device
 from trtcompile.ptq.request import CalibrationRequest
 
 ENTROPY = CalibrationAlgo.ENTROPY_CALIBRATION_2
@@ -294,21 +294,21 @@ class TestDeviceWithoutCuda:
         assert table == DataLoaderCalibrator([IMAGES]).calibrate(request_)
 
     def test_the_compilers_device_is_not(self) -> None:
-        assert _usable_device(None, torch.device("cuda:0")) == torch.device("cpu")
+        assert usable_device(None, torch.device("cuda:0")) == torch.device("cpu")
 
 
 class TestDevice:
     def test_the_calibrators_device_comes_first(self) -> None:
         cpu, meta = torch.device("cpu"), torch.device("meta")
-        assert _usable_device(cpu, meta) == cpu
-        assert _usable_device(None, cpu) == cpu
+        assert usable_device(cpu, meta) == cpu
+        assert usable_device(None, cpu) == cpu
 
     def test_a_gpu_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        assert _usable_device(torch.device("cuda:1"), torch.device("cpu")).index == 1
+        assert usable_device(torch.device("cuda:1"), torch.device("cpu")).index == 1
         with pytest.raises(CalibrationError, match="'cuda:2', but this machine has 2"):
-            _usable_device(torch.device("cuda:2"), torch.device("cpu"))
+            usable_device(torch.device("cuda:2"), torch.device("cpu"))
 
 
 class TestCache:

@@ -72,7 +72,7 @@ def request_(monkeypatch: pytest.MonkeyPatch) -> CalibrationRequest:
 
     monkeypatch.setattr(native_module, "read_device_buffer", read)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr("trtcompile.ptq.calibrators._usable_device", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr("trtcompile.ptq.calibrators.usable_device", lambda *_: torch.device("cpu"))
     return dataclasses.replace(make_request(SmallNet()), device=torch.device("cuda", 0))
 
 

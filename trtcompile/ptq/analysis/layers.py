@@ -1,0 +1,156 @@
+"""Which layers of a simulation are quantized, and which Q/DQ belong to which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+
+from trtcompile.node_info import is_qdq, layer_name
+from trtcompile.ptq.movement import only_moves
+from trtcompile.ptq.placement.operators import SUM
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """What is quantized, or left in higher precision, as a whole.
+
+    Attributes:
+        name: the tensor name of its result, as in ``report.rows``.
+        node: the operator.
+        weight: the dequantize node of its constant weight; None if it has none.
+        tensors: names of the quantized tensors that it needs, a residual that it adds included.
+    """
+
+    name: str
+    node: Node
+    weight: Node | None
+    tensors: tuple[str, ...]
+
+
+class QuantizedLayers:
+    """The Q/DQ of a graph, by layer.
+
+    A layer is an operator of which two operands are dequantized: a product of INT8 factors. The other readers of
+    dequantized values are there for a layer's sake, and their Q/DQ belong to it: an addition, to the layer whose result
+    it adds to; an average pool or a movement, to the layers that its result goes to. What leads to none is a layer of
+    its own. These are the rules of ``placement`` read backward: leaving a layer out of the placement takes away the
+    same Q/DQ, but for an addition whose other side is a layer too, which then takes the addition over.
+
+    A Q/DQ pair whose quantized value is also read as integers is always on, and belongs to nobody.
+
+    Args:
+        graph_module: a lowered graph with Q/DQ.
+    """
+
+    def __init__(self, graph_module: GraphModule) -> None:
+        nodes = list(graph_module.graph.nodes)
+        #: Each dequantize node that can be switched off, and its quantize node.
+        self.pairs: dict[Node, Node] = {
+            node: source for node in nodes if (source := _switchable_source(node)) is not None
+        }
+        self.quantizers = frozenset(self.pairs.values())
+        self._owners: dict[Node, tuple[Node, ...]] = {}
+        products = {node for node in nodes if _is_product(node)}
+        for node in reversed(nodes):
+            if any(source in self.pairs for source in node.all_input_nodes):
+                self._owners[node] = self._owners_of(node, products)
+        owning = {owner for owners in self._owners.values() for owner in owners}
+        self.layers: tuple[QuantizedLayer, ...] = tuple(
+            self._layer(node) for node in nodes if node in owning
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all layers, in the order of the graph."""
+        return tuple(layer.name for layer in self.layers)
+
+    def readers(self, names: Collection[str]) -> frozenset[Node]:
+        """The nodes that read quantized values when only the layers of these names are quantized."""
+        on = {layer.node for layer in self.layers if layer.name in names}
+        return frozenset(
+            reader
+            for reader, owners in self._owners.items()
+            # Q/DQ in front of a movement repeats those behind it, and is placed only where all of them are.
+            if (all if _moves(reader) else any)(owner in on for owner in owners)
+        )
+
+    def readers_of(self, quantizer: Node) -> tuple[str, ...]:
+        """The names of the layers for whose sake a quantize node is there."""
+        owners = {
+            owner
+            for dequantizer, source in self.pairs.items()
+            if source is quantizer
+            for reader in dequantizer.users
+            for owner in self._owners[reader]
+        }
+        return tuple(layer.name for layer in self.layers if layer.node in owners)
+
+    def _owners_of(self, reader: Node, products: set[Node]) -> tuple[Node, ...]:
+        if reader in products:
+            return (reader,)
+        if reader.target is SUM:
+            mains = tuple(node for node in reader.all_input_nodes if node in products)
+            if mains:
+                return mains
+        return self._downstream(reader) or (reader,)
+
+    def _downstream(self, reader: Node) -> tuple[Node, ...]:
+        """The layers that a value reaches through nothing but movements and Q/DQ."""
+        found: dict[Node, None] = {}
+        pending = list(reader.users)
+        while pending:
+            user = pending.pop(0)
+            if user in self._owners:
+                found.update(dict.fromkeys(self._owners[user]))
+            elif _moves(user):
+                pending.extend(user.users)
+        return tuple(found)
+
+    def _layer(self, node: Node) -> QuantizedLayer:
+        weights = [
+            source
+            for source in node.all_input_nodes
+            if source in self.pairs and self.pairs[source].args[0].op == "get_attr"  # type: ignore[union-attr]
+        ]
+        tensors = {
+            tensor_of(self.pairs[source]): None
+            for reader, owners in reversed(self._owners.items())
+            if node in owners
+            for source in reader.all_input_nodes
+            if source in self.pairs and source not in weights
+        }
+        weight = weights[0] if weights else None
+        return QuantizedLayer(layer_name(node), node, weight, tuple(tensors))
+
+
+def tensor_of(quantizer: Node) -> str:
+    """The name of the tensor that a quantize node reads."""
+    source = quantizer.args[0]
+    assert isinstance(source, Node)
+    return layer_name(source)
+
+
+def _kind(node: Node) -> str:
+    return getattr(node.target, "_opname", "") if is_qdq(node) else ""
+
+
+def _switchable_source(node: Node) -> Node | None:
+    """The quantize node of a dequantize node, if nothing but dequantize nodes reads it."""
+    if not _kind(node).startswith("dequantize"):
+        return None
+    source = node.args[0]
+    if not isinstance(source, Node) or not _kind(source).startswith("quantize"):
+        return None
+    alone = all(_kind(user).startswith("dequantize") for user in source.users)
+    return source if alone else None
+
+
+def _is_product(node: Node) -> bool:
+    dequantized = [n for n in node.all_input_nodes if _kind(n).startswith("dequantize")]
+    return node.op == "call_function" and len(dequantized) >= 2 and not _moves(node)
+
+
+def _moves(node: Node) -> bool:
+    return only_moves(node) or is_qdq(node)
