@@ -34,7 +34,8 @@ class CalibrationAlgo(enum.Enum):
     The first four are TensorRT's own. TensorRT observes tensors before it fuses layers for
     ENTROPY_CALIBRATION_2 and MINMAX_CALIBRATION, and after it for the other two. The tensors that
     trtcompile observes are those between fused layers, for all algorithms, so the two entropy
-    calibrations choose the same ranges.
+    calibrations choose the same ranges. AUTO_CALIBRATION takes the best of the others for each
+    tensor (``trtcompile/ptq/auto.py``).
     """
 
     ENTROPY_CALIBRATION = "EntropyCalibration"
@@ -43,6 +44,7 @@ class CalibrationAlgo(enum.Enum):
     MINMAX_CALIBRATION = "MinMaxCalibration"
     PERCENTILE_CALIBRATION = "PercentileCalibration"
     MSE_CALIBRATION = "MSECalibration"
+    AUTO_CALIBRATION = "AutoCalibration"
 
 
 def minmax_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
@@ -52,9 +54,12 @@ def minmax_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Algorithm:
-    """A function from histograms to amax, and its options: their defaults and what they may be."""
+    """A function from histograms to amax, and its options: their defaults and what they may be.
 
-    amax: Callable[..., list[float]]
+    The function is None where histograms are not enough.
+    """
+
+    amax: Callable[..., list[float]] | None
     options: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -67,6 +72,7 @@ _ALGORITHMS: Mapping[CalibrationAlgo, _Algorithm] = {
         percentile_amax, {"percentile": 99.99}, {"percentile": (0.0, 100.0)}
     ),
     CalibrationAlgo.MSE_CALIBRATION: _Algorithm(mse_amax),
+    CalibrationAlgo.AUTO_CALIBRATION: _Algorithm(None),
 }
 
 
@@ -84,11 +90,17 @@ def amax_of(
 
     Raises:
         SettingsError: the algorithm has no such option, or not with that value.
-        CalibrationError: the algorithm is not implemented, or a histogram was shown NaN or
-            infinity.
+        CalibrationError: the algorithm is not implemented, or needs more than histograms, or a
+            histogram was shown NaN or infinity.
     """
     checked = options_of(algo, options)
-    return _ALGORITHMS[algo].amax(histograms, **checked)
+    amax = _ALGORITHMS[algo].amax
+    if amax is None:
+        raise CalibrationError(
+            f"CalibrationAlgo.{algo.name} simulates the model, for which histograms are not enough. "
+            "Use DataLoaderCalibrator."
+        )
+    return amax(histograms, **checked)
 
 
 def options_of(algo: object, options: object = None) -> Mapping[str, float]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,8 @@ from torch import Tensor, fx
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
 from trtcompile.ptq.histogram import AbsHistogram, find_nonfinite
+from trtcompile.ptq.input_sample import InputSample
+from trtcompile.ptq.interpreter import DeviceInterpreter
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -30,11 +30,13 @@ class Statistics:
         histograms: of the absolute values of each observed node.
         positions: tensor name -> which histogram is its own; names of one node have the same.
         samples: how many samples were run.
+        inputs: a few of the samples, for algorithms that simulate.
     """
 
     histograms: tuple[AbsHistogram, ...]
     positions: Mapping[str, int]
     samples: int
+    inputs: InputSample
 
     def shared(self, group: Sequence[str]) -> AbsHistogram:
         """The histogram of the values of several tensors together."""
@@ -58,7 +60,8 @@ class Statistics:
         merged = tuple(mine.to(mine.device) for mine in self.histograms)
         for mine, theirs in zip(merged, other.histograms, strict=True):
             mine.merge(theirs)
-        return Statistics(merged, self.positions, self.samples + other.samples)
+        samples = self.samples + other.samples
+        return Statistics(merged, self.positions, samples, self.inputs.merged(other.inputs))
 
 
 def collect(
@@ -91,10 +94,13 @@ def collect(
     histograms = {node: AbsHistogram(device) for node in nodes.values()}
     observer = _Observer(request.graph, nodes, histograms, device)
     samples = 0
+    inputs = InputSample()
     with kept_random_state():
         # The loader's own code runs outside of no_grad: what it creates may outlive calibration.
         for batch in fit_batches(loader, request.arguments, device):
+            keys = inputs.keys_of(batch)
             observer.observe(batch)
+            inputs.update(batch, keys.tolist())  # late: reading the keys waits for the device
             samples += batch.valid
     if samples == 0:
         raise CalibrationError(
@@ -103,10 +109,19 @@ def collect(
         )
     order = {node: position for position, node in enumerate(histograms)}
     positions = {name: order[node] for name, node in nodes.items()}
-    return Statistics(tuple(histograms.values()), positions, samples)
+    return Statistics(tuple(histograms.values()), positions, samples, inputs)
 
 
-class _Observer(fx.Interpreter):
+def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
+    """The rows of a value that belong to a batch's own samples; all if they cannot be told."""
+    if batch.valid < batch.batch_size and value.dim() > 0:
+        rows, rest = divmod(value.shape[0], batch.batch_size)
+        if rest == 0:
+            return value[: rows * batch.valid]
+    return value
+
+
+class _Observer(DeviceInterpreter):
     """Interprets a graph and shows the values of some nodes to their histograms."""
 
     def __init__(
@@ -116,12 +131,9 @@ class _Observer(fx.Interpreter):
         histograms: Mapping[fx.Node, AbsHistogram],
         device: torch.device,
     ) -> None:
-        super().__init__(graph, garbage_collect_values=True)
-        self.extra_traceback = False  # it would append itself to our own errors
+        super().__init__(graph, device)
         self._names = {node: name for name, node in nodes.items()}
         self._histograms = histograms
-        self._device = device
-        self._attributes: dict[str, Any] = {}
         self._batch: FittedBatch | None = None
 
     def observe(self, batch: FittedBatch) -> None:
@@ -159,11 +171,7 @@ class _Observer(fx.Interpreter):
             raise CalibrationError(
                 f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
             )
-        if batch.valid < batch.batch_size and value.dim() > 0:
-            rows, rest = divmod(value.shape[0], batch.batch_size)
-            if rest == 0:
-                return value[: rows * batch.valid]
-        return value
+        return samples_of(value, batch)
 
     @contextlib.contextmanager
     def _naming(self, node: fx.Node) -> Iterator[None]:
@@ -175,25 +183,3 @@ class _Observer(fx.Interpreter):
             raise CalibrationError(
                 f"Tensor {self._names[node]!r}, batch {number} of the calibration data: {error}"
             ) from error
-
-    def fetch_attr(self, target: str) -> Any:
-        """A weight or submodule, on the device where the graph runs."""
-        if target not in self._attributes:
-            value = super().fetch_attr(target)
-            if isinstance(value, Tensor):
-                value = value.to(self._device)
-            elif isinstance(value, torch.nn.Module) and _elsewhere(value, self._device):
-                value = copy.deepcopy(value).to(self._device)
-            self._attributes[target] = value
-        return self._attributes[target]
-
-    def call_function(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Runs an operator; one that creates a tensor creates it where the graph runs."""
-        if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": self._device}
-        return super().call_function(target, args, kwargs)
-
-
-def _elsewhere(module: torch.nn.Module, device: torch.device) -> bool:
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return any(tensor.device != device for tensor in tensors)

@@ -40,6 +40,7 @@ def test_names_are_those_of_the_cache_files() -> None:
         "MINMAX_CALIBRATION": "MinMaxCalibration",
         "PERCENTILE_CALIBRATION": "PercentileCalibration",
         "MSE_CALIBRATION": "MSECalibration",
+        "AUTO_CALIBRATION": "AutoCalibration",
     }
 
 

@@ -269,7 +269,7 @@ class TestArguments:
         cached = pickle.loads(pickle.dumps(CacheCalibrator(cache_file)))  # noqa: S301
         assert cached.calibrate(request_) == table
 
-    def test_statistics_do_not_keep_the_model(self, request_: CalibrationRequest) -> None:
+    def test_the_graph_of_a_request_is_not_kept(self, request_: CalibrationRequest) -> None:
         import gc
         import weakref
 
