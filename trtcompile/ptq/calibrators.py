@@ -54,8 +54,9 @@ class DataLoaderCalibrator(Calibrator):
             nothing.
         use_cache: reads the scales from ``cache_file`` if it exists, instead of running the data.
         algo_type: how scales are chosen.
-        algo_options: numbers that the algorithm takes, such as ``{"percentile": 99.9}`` for
-            PERCENTILE_CALIBRATION (default 99.99); None for its defaults.
+        algo_options: numbers that the algorithm takes; None for its defaults. They are
+            ``{"percentile": 99.99}`` for PERCENTILE_CALIBRATION, and ``{"quantile": 0.999999,
+            "regression_cutoff": 1.0}`` for LEGACY_CALIBRATION (see ``trtcompile/ptq/legacy.py``).
         device: where to run the model: a ``torch.device``, its name, or None for where the engine
             will run if that is possible, else the CPU. A CUDA device on a machine without CUDA is a
             ``CalibrationWarning``, and the CPU is used.
@@ -68,7 +69,6 @@ class DataLoaderCalibrator(Calibrator):
 
     Raises:
         SettingsError: an argument has the wrong type or value.
-        CalibrationError: the algorithm is not implemented yet.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class DataLoaderCalibrator(Calibrator):
 
         Raises:
             SettingsError: the algorithm has no such options.
-            CalibrationError: no data was run yet, or the algorithm is not implemented.
+            CalibrationError: no data was run yet, or AUTO_CALIBRATION cannot run the model.
         """
         if algo is None and algo_options is None:
             algo_options = self.algo_options
@@ -211,7 +211,6 @@ class CacheCalibrator(Calibrator):
 
     Raises:
         SettingsError: an argument has the wrong type.
-        CalibrationError: the algorithm is not implemented yet.
     """
 
     def __init__(

@@ -138,8 +138,6 @@ class TestTable:
         assert calibrator.table() == entropy
         minmax = DataLoaderCalibrator(image_loader(), algo_type=MINMAX).calibrate(request_)
         assert calibrator.table(MINMAX) == minmax
-        with pytest.raises(CalibrationError, match="LEGACY_CALIBRATION is not implemented"):
-            calibrator.table(CalibrationAlgo.LEGACY_CALIBRATION)
 
     def test_options_of_the_algorithm(self, request_: CalibrationRequest) -> None:
         percentile = CalibrationAlgo.PERCENTILE_CALIBRATION
@@ -229,13 +227,6 @@ class TestArguments:
     def test_wrong_values(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(SettingsError, match=message):
             DataLoaderCalibrator(image_loader(), **options)
-
-    @pytest.mark.parametrize("kind", [DataLoaderCalibrator, CacheCalibrator])
-    @pytest.mark.parametrize("algo", [CalibrationAlgo.LEGACY_CALIBRATION])
-    def test_algorithms_to_come(self, kind: type[Calibrator], algo: CalibrationAlgo) -> None:
-        argument: Any = image_loader() if kind is DataLoaderCalibrator else "calibration.cache"
-        with pytest.raises(CalibrationError, match="not implemented yet"):
-            kind(argument, algo_type=algo)  # type: ignore[call-arg]
 
     def test_options_are_keywords_only(self) -> None:
         with pytest.raises(TypeError):
