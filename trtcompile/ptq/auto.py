@@ -28,7 +28,6 @@ of the list.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +40,8 @@ from trtcompile.inputs import flat_inputs
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, scale_of
 from trtcompile.ptq.batches import FittedBatch, fit_batches
 from trtcompile.ptq.collect import Statistics, samples_of
+from trtcompile.ptq.graph_copy import copied_graph, copied_to
 from trtcompile.ptq.insert import weight_scales
-from trtcompile.ptq.interpreter import DeviceInterpreter
 from trtcompile.ptq.request import CalibrationRequest, Reader
 
 # The first of equally good ones is taken.
@@ -76,21 +75,30 @@ class Simulation:
     @classmethod
     def of(cls, request: CalibrationRequest, device: torch.device) -> Simulation:
         """A request's graph as it is now."""
-        graph = fx.GraphModule(request.graph, copy.deepcopy(request.graph.graph))
-        copies = dict(zip(request.graph.graph.nodes, graph.graph.nodes, strict=True))
-
-        def copied(reader: Reader) -> Reader:
-            weight = None if reader.weight is None else copies[reader.weight]
-            return Reader(copies[reader.node], weight, reader.weight_axis)
-
+        graph, copies = copied_graph(request.graph)
         groups: dict[fx.Node, int] = {}
         readers: dict[fx.Node, tuple[Reader, ...]] = {}
         for index, names in enumerate(request.groups):
             for name in names:
                 node = copies[request.nodes[name]]
                 groups[node] = index
-                readers[node] = tuple(copied(one) for one in request.readers.get(name, ()))
+                readers[node] = tuple(_copied(r, copies) for r in request.readers.get(name, ()))
         return cls(graph, groups, readers, tuple(flat_inputs(request.arguments)), device)
+
+    def on_device(self) -> Simulation:
+        """The same, with the weights on the device."""
+        graph, copies = copied_to(self.graph, self.device)
+        groups = {copies[node]: group for node, group in self.groups.items()}
+        readers = {
+            copies[node]: tuple(_copied(reader, copies) for reader in all_readers)
+            for node, all_readers in self.readers.items()
+        }
+        return Simulation(graph, groups, readers, self.arguments, self.device)
+
+
+def _copied(reader: Reader, copies: Mapping[fx.Node, fx.Node]) -> Reader:
+    weight = None if reader.weight is None else copies[reader.weight]
+    return Reader(copies[reader.node], weight, reader.weight_axis)
 
 
 def auto_amax(
@@ -128,18 +136,19 @@ def simulated_errors(
     Raises:
         CalibrationError: the graph fails on a sample.
     """
-    judge = _Judge(simulation, ranges)
+    judge = _Judge(simulation.on_device(), ranges)
     rows = statistics.inputs.rows.values()
     for batch in fit_batches(rows, simulation.arguments, simulation.device):
         judge.score(batch)
     return judge.scores()
 
 
-class _Judge(DeviceInterpreter):
+class _Judge(fx.Interpreter):
     """Interprets the FP32 graph, and runs each reader again on each candidate."""
 
     def __init__(self, simulation: Simulation, ranges: Sequence[Sequence[float]]) -> None:
-        super().__init__(simulation.graph, simulation.device)
+        super().__init__(simulation.graph, garbage_collect_values=True)
+        self.extra_traceback = False  # it would append itself to our own errors
         self._asked = ranges
         self._totals = [dict.fromkeys(amax, 0.0) for amax in ranges]
         self._pending: list[tuple[int, float, Tensor]] = []
@@ -154,7 +163,7 @@ class _Judge(DeviceInterpreter):
         """Adds the errors of a batch's samples."""
         self._batch = batch
         try:
-            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self._simulation.device.type, enabled=False):
                 self.run(*batch.tensors)
         except Exception as error:  # the model has run on these samples before
             raise CalibrationError(
