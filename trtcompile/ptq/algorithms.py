@@ -13,6 +13,7 @@ import numpy as np
 from trtcompile.errors import CalibrationError, SettingsError
 from trtcompile.ptq.entropy import entropy_amax
 from trtcompile.ptq.histogram import AbsHistogram
+from trtcompile.ptq.legacy import legacy_amax
 from trtcompile.ptq.mse import mse_amax
 from trtcompile.ptq.percentile import percentile_amax
 
@@ -34,7 +35,8 @@ class CalibrationAlgo(enum.Enum):
     The first four are TensorRT's own. TensorRT observes tensors before it fuses layers for
     ENTROPY_CALIBRATION_2 and MINMAX_CALIBRATION, and after it for the other two. The tensors that
     trtcompile observes are those between fused layers, for all algorithms, so the two entropy
-    calibrations choose the same ranges.
+    calibrations choose the same ranges. AUTO_CALIBRATION takes the best of the others for each
+    tensor (``trtcompile/ptq/auto.py``).
     """
 
     ENTROPY_CALIBRATION = "EntropyCalibration"
@@ -43,6 +45,7 @@ class CalibrationAlgo(enum.Enum):
     MINMAX_CALIBRATION = "MinMaxCalibration"
     PERCENTILE_CALIBRATION = "PercentileCalibration"
     MSE_CALIBRATION = "MSECalibration"
+    AUTO_CALIBRATION = "AutoCalibration"
 
 
 def minmax_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
@@ -51,12 +54,32 @@ def minmax_amax(histograms: Sequence[AbsHistogram]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Algorithm:
-    """A function from histograms to amax, and its options: their defaults and what they may be."""
+class _Limits:
+    """What an option may be: up to ``high``, and above ``low``, or also ``low`` itself."""
 
-    amax: Callable[..., list[float]]
+    low: float
+    high: float
+    takes_low: bool = False
+
+    def allows(self, value: float) -> bool:
+        return self.low < value <= self.high or (self.takes_low and value == self.low)
+
+    def __str__(self) -> str:
+        return (
+            f"{'of at least' if self.takes_low else 'above'} {self.low:g} and up to {self.high:g}"
+        )
+
+
+@dataclass(frozen=True)
+class _Algorithm:
+    """A function from histograms to amax, and its options: their defaults and what they may be.
+
+    The function is None where histograms are not enough.
+    """
+
+    amax: Callable[..., list[float]] | None
     options: Mapping[str, float] = field(default_factory=dict)
-    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    limits: Mapping[str, _Limits] = field(default_factory=dict)
 
 
 _ALGORITHMS: Mapping[CalibrationAlgo, _Algorithm] = {
@@ -64,9 +87,15 @@ _ALGORITHMS: Mapping[CalibrationAlgo, _Algorithm] = {
     CalibrationAlgo.ENTROPY_CALIBRATION_2: _Algorithm(entropy_amax),
     CalibrationAlgo.MINMAX_CALIBRATION: _Algorithm(minmax_amax),
     CalibrationAlgo.PERCENTILE_CALIBRATION: _Algorithm(
-        percentile_amax, {"percentile": 99.99}, {"percentile": (0.0, 100.0)}
+        percentile_amax, {"percentile": 99.99}, {"percentile": _Limits(0, 100)}
+    ),
+    CalibrationAlgo.LEGACY_CALIBRATION: _Algorithm(
+        legacy_amax,
+        {"quantile": 0.999999, "regression_cutoff": 1.0},
+        {"quantile": _Limits(0, 1), "regression_cutoff": _Limits(0, 1, takes_low=True)},
     ),
     CalibrationAlgo.MSE_CALIBRATION: _Algorithm(mse_amax),
+    CalibrationAlgo.AUTO_CALIBRATION: _Algorithm(None),
 }
 
 
@@ -92,11 +121,17 @@ def amax_of(
 
     Raises:
         SettingsError: the algorithm has no such option, or not with that value.
-        CalibrationError: the algorithm is not implemented, or a histogram was shown NaN or
+        CalibrationError: the algorithm needs more than histograms, or a histogram was shown NaN or
             infinity.
     """
     checked = options_of(algo, options)
-    return _ALGORITHMS[algo].amax(histograms, **checked)
+    amax = _ALGORITHMS[algo].amax
+    if amax is None:
+        raise CalibrationError(
+            f"CalibrationAlgo.{algo.name} simulates the model, for which histograms are not enough. "
+            "Use DataLoaderCalibrator."
+        )
+    return amax(histograms, **checked)
 
 
 def options_of(algo: object, options: object = None) -> Mapping[str, float]:
@@ -105,15 +140,10 @@ def options_of(algo: object, options: object = None) -> Mapping[str, float]:
     Raises:
         SettingsError: ``algo`` is not a ``CalibrationAlgo``, or ``options`` is no dictionary of its
             options with allowed values.
-        CalibrationError: the algorithm is not implemented.
     """
     names = ", ".join(f"CalibrationAlgo.{known.name}" for known in _ALGORITHMS)
     if not isinstance(algo, CalibrationAlgo):
         raise SettingsError(f"algo_type is {algo!r}, not a CalibrationAlgo. Use one of {names}.")
-    if algo not in _ALGORITHMS:
-        raise CalibrationError(
-            f"CalibrationAlgo.{algo.name} is not implemented yet. Use one of {names}."
-        )
     given = {} if options is None else options
     if not isinstance(given, Mapping):
         raise SettingsError(
@@ -133,11 +163,9 @@ def _check_option(algo: CalibrationAlgo, name: object, value: object) -> None:
         near = get_close_matches(str(name), limits, n=1, cutoff=0)
         has = f"Did you mean {near[0]!r}?" if near else "It has none: leave algo_options out."
         raise SettingsError(f"CalibrationAlgo.{algo.name} has no option {name!r}. {has}")
-    low, high = limits[str(name)]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
-        raise SettingsError(
-            f"algo_options has {name} {value!r}. Use a number above {low:g} and up to {high:g}."
-        )
+    allowed = limits[str(name)]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not allowed.allows(value):
+        raise SettingsError(f"algo_options has {name} {value!r}. Use a number {allowed}.")
 
 
 def scale_of(amax: float) -> float:

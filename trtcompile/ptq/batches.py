@@ -25,12 +25,14 @@ class FittedBatch:
         valid: how many rows, from the first, are samples of their own; the others repeat them.
         batch_size: how many rows there are.
         loader_batch: which batch of the loader the last rows came from, counted from 0.
+        batched: whether each tensor has a row for each sample; the others belong to all of them.
     """
 
     tensors: tuple[Tensor, ...]
     valid: int
     batch_size: int
     loader_batch: int
+    batched: tuple[bool, ...]
 
 
 def fit_batches(
@@ -72,11 +74,15 @@ def fit_batches(
     pieces: list[tuple[Tensor, ...]] = []  # rows that do not fill a batch yet
     held = 0
     last = 0  # the loader batch of the last piece
+
+    def fitted(tensors: tuple[Tensor, ...], valid: int, loader_batch: int) -> FittedBatch:
+        return FittedBatch(tensors, valid, size, loader_batch, tuple(layout.batched))
+
     for index, batch in enumerate(loader, first):
         tensors, rows = layout.read(batch, index)
         tensors = [tensor.to(device) for tensor in tensors]
         if pieces and not layout.can_join(pieces[-1], tensors):
-            yield FittedBatch(layout.filled(pieces, held), held, size, last)
+            yield fitted(layout.filled(pieces, held), held, last)
             pieces, held = [], 0
         start = 0
         while start < rows:
@@ -86,13 +92,13 @@ def fit_batches(
             held += count
             last = index
             if held == size:
-                yield FittedBatch(layout.joined([*pieces, piece]), size, size, index)
+                yield fitted(layout.joined([*pieces, piece]), size, index)
                 pieces, held = [], 0
             else:
                 # Copied, because the loader may reuse its memory for the next batch.
                 pieces.append(tuple(tensor.clone() for tensor in piece))
     if pieces:
-        yield FittedBatch(layout.filled(pieces, held), held, size, last)
+        yield fitted(layout.filled(pieces, held), held, last)
 
 
 class _Layout:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
 from trtcompile.ptq import processes
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, options_of, scale_of
+from trtcompile.ptq.auto import Simulation, auto_amax
 from trtcompile.ptq.cache_file import check_can_write, write_cache
 from trtcompile.ptq.cache_match import table_from_cache
 from trtcompile.ptq.collect import Statistics, collect
@@ -41,7 +42,8 @@ class Calibrator(abc.ABC):
 class DataLoaderCalibrator(Calibrator):
     """Runs the model over a DataLoader and chooses scales from the activations it sees.
 
-    One calibrator may serve several compilations: the loader is iterated afresh for each.
+    One calibrator may serve several compilations: the loader is iterated afresh for each. Until the
+    next one it keeps the last model's weights, which the compiled module shares, and 16 samples.
 
     Args:
         dataloader: a ``torch.utils.data.DataLoader``, or anything else that can be iterated several
@@ -52,8 +54,9 @@ class DataLoaderCalibrator(Calibrator):
             nothing.
         use_cache: reads the scales from ``cache_file`` if it exists, instead of running the data.
         algo_type: how scales are chosen.
-        algo_options: numbers that the algorithm takes, such as ``{"percentile": 99.9}`` for
-            PERCENTILE_CALIBRATION (default 99.99); None for its defaults.
+        algo_options: numbers that the algorithm takes; None for its defaults. They are
+            ``{"percentile": 99.99}`` for PERCENTILE_CALIBRATION, and ``{"quantile": 0.999999,
+            "regression_cutoff": 1.0}`` for LEGACY_CALIBRATION (see ``trtcompile/ptq/legacy.py``).
         device: where to run the model: a ``torch.device``, its name, or None for where the engine
             will run if that is possible, else the CPU. A CUDA device on a machine without CUDA is a
             ``CalibrationWarning``, and the CPU is used.
@@ -66,7 +69,6 @@ class DataLoaderCalibrator(Calibrator):
 
     Raises:
         SettingsError: an argument has the wrong type or value.
-        CalibrationError: the algorithm is not implemented yet.
     """
 
     def __init__(
@@ -122,17 +124,19 @@ class DataLoaderCalibrator(Calibrator):
             if self.use_cache and self._exists(self.cache_file):
                 return table_from_cache(self.cache_file, request, self.algo_type, self.algo_options)
             check_can_write(self.cache_file)
+        device = usable_device(self.device, request.device)
 
         def run() -> Statistics:
             return collect(
                 request,
                 with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
-                device=usable_device(self.device, request.device),
+                device=device,
             )
 
         statistics = processes.merged_statistics(run) if self.distributed else run()
-        self._last = statistics, _Tensors(request)
-        table = self.table()
+        self._last = statistics, _Tensors(request, device)
+        # Simulated errors may differ by rounding between unlike GPUs, and all need the same table.
+        table = processes.made_by_the_first(self.table) if self.distributed else self.table()
         if self.cache_file is not None and (not self.distributed or processes.is_the_first()):
             write_cache(self.cache_file, table)
         return table
@@ -156,7 +160,7 @@ class DataLoaderCalibrator(Calibrator):
 
         Raises:
             SettingsError: the algorithm has no such options.
-            CalibrationError: no data was run yet, or the algorithm is not implemented.
+            CalibrationError: no data was run yet, or AUTO_CALIBRATION cannot run the model.
         """
         if algo is None and algo_options is None:
             algo_options = self.algo_options
@@ -168,8 +172,12 @@ class DataLoaderCalibrator(Calibrator):
                 "scales from the cache. Compile a model with it and use_cache=False first."
             )
         statistics, tensors = self._last
-        histograms = [statistics.shared(group) for group in tensors.groups]
-        ranges = zip(tensors.groups, amax_of(histograms, algo, options), strict=True)
+        if algo is CalibrationAlgo.AUTO_CALIBRATION:
+            chosen = auto_amax(statistics, tensors.groups, tensors.simulation)
+        else:
+            histograms = [statistics.shared(group) for group in tensors.groups]
+            chosen = amax_of(histograms, algo, options)
+        ranges = zip(tensors.groups, chosen, strict=True)
         amax = {name: value for group, value in ranges for name in group}
         provenance = Provenance(
             graph_hash=tensors.graph_hash,
@@ -203,7 +211,6 @@ class CacheCalibrator(Calibrator):
 
     Raises:
         SettingsError: an argument has the wrong type.
-        CalibrationError: the algorithm is not implemented yet.
     """
 
     def __init__(
@@ -229,12 +236,30 @@ class CacheCalibrator(Calibrator):
 
 
 class _Tensors:
-    """What a table needs of a request: not the graph, whose weights would stay in memory."""
+    """What a table needs of a request: the graph's nodes and weights, as they were then."""
 
-    def __init__(self, request: CalibrationRequest) -> None:
+    def __init__(self, request: CalibrationRequest, device: torch.device) -> None:
         self.groups = request.groups
         self.fingerprints = {name: request.fingerprints[name] for name in request.names}
         self.graph_hash = request.graph_hash
+        self._simulation: Simulation | None = Simulation.of(request, device)
+
+    @property
+    def simulation(self) -> Simulation:
+        """The graph, to simulate with.
+
+        Raises:
+            CalibrationError: the calibrator was pickled, which leaves the graph behind.
+        """
+        if self._simulation is None:
+            raise CalibrationError(
+                "AUTO_CALIBRATION simulates the model, but this calibrator was pickled, which "
+                "leaves the model behind. Compile with it first."
+            )
+        return self._simulation
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_simulation": None}
 
 
 def check_dataloader(dataloader: object) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, fx
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
+from trtcompile.ptq.graph_copy import copied_to
 from trtcompile.ptq.histogram import AbsHistogram, find_nonfinite
-from trtcompile.ptq.interpreter import DeviceInterpreter
+from trtcompile.ptq.input_sample import InputSample
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -29,11 +30,13 @@ class Statistics:
         histograms: of the absolute values of each observed node.
         positions: tensor name -> which histogram is its own; names of one node have the same.
         samples: how many samples were run.
+        inputs: a few of the samples, for algorithms that simulate.
     """
 
     histograms: tuple[AbsHistogram, ...]
     positions: Mapping[str, int]
     samples: int
+    inputs: InputSample
 
     def shared(self, group: Sequence[str]) -> AbsHistogram:
         """The histogram of the values of several tensors together."""
@@ -57,7 +60,8 @@ class Statistics:
         merged = tuple(mine.to(mine.device) for mine in self.histograms)
         for mine, theirs in zip(merged, other.histograms, strict=True):
             mine.merge(theirs)
-        return Statistics(merged, self.positions, self.samples + other.samples)
+        samples = self.samples + other.samples
+        return Statistics(merged, self.positions, samples, self.inputs.merged(other.inputs))
 
 
 def collect(
@@ -88,12 +92,15 @@ def collect(
     """
     nodes = {name: request.nodes[name] for name in request.names}
     histograms = {node: AbsHistogram(device) for node in nodes.values()}
-    observer = _Observer(request.graph, nodes, histograms, device)
+    graph = _ObservedGraph(request.graph, nodes, histograms, device)
     samples = 0
+    inputs = InputSample()
     with kept_random_state():
         # The loader's own code runs outside of no_grad: what it creates may outlive calibration.
         for batch in fit_batches(loader, request.arguments, device):
-            observer.observe(batch)
+            keys = inputs.keys_of(batch)
+            graph.run(batch)
+            inputs.update(batch, keys.tolist())  # late: reading the keys waits for the device
             samples += batch.valid
     if samples == 0:
         raise CalibrationError(
@@ -102,7 +109,7 @@ def collect(
         )
     order = {node: position for position, node in enumerate(histograms)}
     positions = {name: order[node] for name, node in nodes.items()}
-    return Statistics(tuple(histograms.values()), positions, samples)
+    return Statistics(tuple(histograms.values()), positions, samples, inputs)
 
 
 def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
@@ -114,8 +121,64 @@ def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
     return value
 
 
-class _Observer(DeviceInterpreter):
-    """Interprets a graph and shows the values of some nodes to their histograms."""
+class _Counter:
+    """Shows values to the histograms of the nodes that gave them."""
+
+    def __init__(
+        self, nodes: Mapping[str, fx.Node], histograms: Mapping[fx.Node, AbsHistogram]
+    ) -> None:
+        self._names = {node: name for name, node in nodes.items()}
+        self._histograms = histograms
+        self.batch: FittedBatch | None = None
+
+    def count(self, node: fx.Node, value: Any) -> None:
+        """Counts the part of a node's value that belongs to real samples."""
+        batch = self.batch
+        with self._naming(node):
+            if not isinstance(value, Tensor) or batch is None:
+                raise CalibrationError(
+                    f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
+                )
+            self._histograms[node].update(samples_of(value, batch))
+
+    def check_finite(self) -> None:
+        """Raises if some value was NaN or infinity; waits for the device once."""
+        bad = find_nonfinite(list(self._histograms.values()))
+        if bad is not None:
+            node, histogram = list(self._histograms.items())[bad]
+            with self._naming(node):
+                histogram.check_finite()
+
+    @contextlib.contextmanager
+    def _naming(self, node: fx.Node) -> Iterator[None]:
+        """Adds the tensor's name and the batch to a calibration error."""
+        try:
+            yield
+        except CalibrationError as error:
+            number = self.batch.loader_batch if self.batch is not None else None
+            raise CalibrationError(
+                f"Tensor {self._names[node]!r}, batch {number} of the calibration data: {error}"
+            ) from error
+
+
+class _Observer(torch.nn.Module):
+    """What stands beside an observed node."""
+
+    def __init__(self, counter: _Counter, node: fx.Node) -> None:
+        super().__init__()
+        self._counter, self._node = counter, node
+
+    def forward(self, value: Any) -> None:
+        """Counts a value."""
+        self._counter.count(self._node, value)
+
+
+class _ObservedGraph:
+    """A copy of a graph in which each observed value also goes to its histogram.
+
+    It runs as the code that FX generates for it, which costs less than interpreting it, and frees
+    each value as soon as nothing needs it.
+    """
 
     def __init__(
         self,
@@ -124,17 +187,23 @@ class _Observer(DeviceInterpreter):
         histograms: Mapping[fx.Node, AbsHistogram],
         device: torch.device,
     ) -> None:
-        super().__init__(graph, device)
-        self._names = {node: name for name, node in nodes.items()}
-        self._histograms = histograms
-        self._batch: FittedBatch | None = None
+        self._device = device
+        self._counter = _Counter(nodes, histograms)
+        self._graph, copies = copied_to(graph, device)
+        for number, node in enumerate(histograms):
+            name = f"_observer_{number}"
+            self._graph.add_module(name, _Observer(self._counter, node))
+            with self._graph.graph.inserting_after(copies[node]):
+                self._graph.graph.call_module(name, (copies[node],))
+        self._graph.recompile()
 
-    def observe(self, batch: FittedBatch) -> None:
+    def run(self, batch: FittedBatch) -> None:
         """Runs one batch."""
-        self._batch = batch
+        self._counter.batch = batch
         try:
             with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-                self.run(*batch.tensors)
+                # Not the module itself: called, it would print where in the code an error arose.
+                self._graph.forward(*batch.tensors)
         except CalibrationError:
             raise
         except Exception as error:  # whatever the user's data makes the user's model raise
@@ -143,36 +212,4 @@ class _Observer(DeviceInterpreter):
                 f"{type(error).__name__}: {error}. Check that the model runs on this data in "
                 "PyTorch."
             ) from error
-        bad = find_nonfinite(list(self._histograms.values()))
-        if bad is not None:
-            node, histogram = list(self._histograms.items())[bad]
-            with self._naming(node):
-                histogram.check_finite()
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Runs a node and counts its value if it is observed."""
-        value = super().run_node(n)
-        if n in self._histograms:
-            with self._naming(n):
-                self._histograms[n].update(self._samples_of(value))
-        return value
-
-    def _samples_of(self, value: Any) -> Tensor:
-        """The part of an observed value that belongs to real samples."""
-        batch = self._batch
-        if not isinstance(value, Tensor) or batch is None:
-            raise CalibrationError(
-                f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
-            )
-        return samples_of(value, batch)
-
-    @contextlib.contextmanager
-    def _naming(self, node: fx.Node) -> Iterator[None]:
-        """Adds the tensor's name and the batch to a calibration error."""
-        try:
-            yield
-        except CalibrationError as error:
-            number = self._batch.loader_batch if self._batch is not None else None
-            raise CalibrationError(
-                f"Tensor {self._names[node]!r}, batch {number} of the calibration data: {error}"
-            ) from error
+        self._counter.check_finite()

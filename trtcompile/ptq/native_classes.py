@@ -62,7 +62,7 @@ class IInt8MinMaxCalibrator(IInt8Calibrator):
 
 
 class IInt8LegacyCalibrator(IInt8Calibrator):
-    """Chooses scales by a quantile and a regression."""
+    """Chooses scales by a regression of the histogram's tail, or a quantile."""
 
     def get_algorithm(self) -> Any:
         """``CalibrationAlgo.LEGACY_CALIBRATION``."""
@@ -70,11 +70,11 @@ class IInt8LegacyCalibrator(IInt8Calibrator):
 
     @abc.abstractmethod
     def get_quantile(self) -> float:
-        """The share of values, from 0 to 1, that the range is to hold."""
+        """The share of values, above 0 and up to 1, that the range holds where no line is fitted."""
 
     @abc.abstractmethod
     def get_regression_cutoff(self) -> float:
-        """The share of the largest value, from 0 to 1, above which the regression is done."""
+        """Which bins the line is fitted to, from 0 for all to 1 for no line: see ``trtcompile/ptq/legacy.py``."""
 
     def read_histogram_cache(self, length: int) -> bytes | None:
         """Not called: the histograms are made anew."""

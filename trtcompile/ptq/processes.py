@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.collect import Statistics
+
+T = TypeVar("T")
 
 
 def check_initialized() -> None:
@@ -34,6 +36,31 @@ def of_the_first(value: Any) -> Any:
 def is_the_first() -> bool:
     """Whether this process is the one that writes files."""
     return dist.get_rank() == 0
+
+
+def made_by_the_first(make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them.
+
+    Args:
+        make: only the first process calls it.
+
+    Raises:
+        CalibrationError: it failed; then it is raised in all of them, so that none waits for ever.
+    """
+    made: T | str | None = None
+    problem: CalibrationError | None = None
+    if is_the_first():
+        try:
+            made = make()
+        except CalibrationError as error:
+            made, problem = str(error), error
+    made = of_the_first(made)
+    if problem is not None:
+        raise problem
+    if isinstance(made, str):
+        raise CalibrationError(f"Calibration failed in process 0: {made}")
+    assert made is not None
+    return made
 
 
 def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:

@@ -15,7 +15,7 @@ from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
 from trtcompile.ptq.placement import Placement, place
-from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.request import CalibrationRequest, Reader
 from trtcompile.ptq.table import CalibrationTable
 from trtcompile.settings import CompileSpec
 
@@ -73,7 +73,16 @@ def quantize(
         graph_hash=hashes[output],
         arguments=arguments,
         device=device,
+        readers=_readers(placement),
     )
     table = as_calibrator(spec.calibrator).calibrate(request)
     insert_qdq(graph_module, placement, table)
     return Quantization(table, placement)
+
+
+def _readers(placement: Placement) -> dict[str, tuple[Reader, ...]]:
+    weighted = {w.node: Reader(w.node, w.weight, w.weight_axis) for w in placement.weighted}
+    return {
+        layer_name(value): tuple(weighted.get(node, Reader(node)) for node in nodes)
+        for value, nodes in placement.readers.items()
+    }

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from trtcompile.errors import CalibrationError
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """An operator that reads a tensor through Q/DQ.
+
+    Attributes:
+        node: the operator.
+        weight: the ``get_attr`` node of a weight that is INT8 as well; None if it has none.
+        weight_axis: the weight's output-channel axis, which gets a scale for each channel.
+    """
+
+    node: torch.fx.Node
+    weight: torch.fx.Node | None = None
+    weight_axis: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +40,8 @@ class CalibrationRequest:
         graph_hash: identifies the whole graph.
         arguments: the parsed inputs, as ``trtcompile.inputs.parse_inputs`` returns them.
         device: where to calibrate unless the calibrator names a device.
+        readers: tensor name -> the operators that read it quantized; where a name has none, what
+            quantization does to the tensor itself is all that is known.
 
     Raises:
         CalibrationError: a group is empty, a name is in two groups, or a name lacks its node or
@@ -38,6 +55,7 @@ class CalibrationRequest:
     graph_hash: str
     arguments: tuple[Any, ...]
     device: torch.device
+    readers: Mapping[str, Sequence[Reader]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = self.names

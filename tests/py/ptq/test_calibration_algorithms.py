@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtcompile.errors import CalibrationError, SettingsError
+from trtcompile.errors import SettingsError
 from trtcompile.ptq import CalibrationAlgo
 from trtcompile.ptq.algorithms import (
     ALL_ZERO_SCALE,
@@ -40,6 +40,7 @@ def test_names_are_those_of_the_cache_files() -> None:
         "MINMAX_CALIBRATION": "MinMaxCalibration",
         "PERCENTILE_CALIBRATION": "PercentileCalibration",
         "MSE_CALIBRATION": "MSECalibration",
+        "AUTO_CALIBRATION": "AutoCalibration",
     }
 
 
@@ -69,6 +70,17 @@ def test_options_reach_the_algorithm(histograms: list[AbsHistogram]) -> None:
     assert all(0 < some < most for some, most in zip(half, default, strict=True))
 
 
+def test_legacy_without_options_is_nearly_the_largest_value(
+    histograms: list[AbsHistogram],
+) -> None:
+    legacy = CalibrationAlgo.LEGACY_CALIBRATION
+    assert amax_of(histograms, legacy) == [histogram.amax for histogram in histograms]
+    assert options_of(legacy, {"regression_cutoff": 0}) == {
+        "quantile": 0.999999,
+        "regression_cutoff": 0,
+    }
+
+
 @pytest.mark.parametrize(
     ("algo", "options", "said"),
     [
@@ -79,20 +91,15 @@ def test_options_reach_the_algorithm(histograms: list[AbsHistogram]) -> None:
         ("PERCENTILE", {"percentile": True}, "percentile True"),
         ("PERCENTILE", {"percentil": 99}, "no option 'percentil'. Did you mean 'percentile'"),
         ("PERCENTILE", [99], r"algo_options is \[99\]. Give a dictionary"),
+        ("LEGACY", {"quantile": 0}, "quantile 0. Use a number above 0 and up to 1"),
+        ("LEGACY", {"regression_cutoff": -0.1}, "cutoff -0.1. Use a number of at least 0 and up"),
+        ("LEGACY", {"regression_cutoff": 2}, "regression_cutoff 2"),
         ("MSE", {"percentile": 99}, "no option 'percentile'. It has none"),
     ],
 )
 def test_options_that_an_algorithm_does_not_have(algo: str, options: object, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         options_of(CalibrationAlgo[f"{algo}_CALIBRATION"], options)
-
-
-@pytest.mark.parametrize("algo", [CalibrationAlgo.LEGACY_CALIBRATION])
-def test_what_is_not_done_says_what_is(
-    algo: CalibrationAlgo, histograms: list[AbsHistogram]
-) -> None:
-    with pytest.raises(CalibrationError, match=f"{algo.name} is not .* Use .*MINMAX_CALIBRATION"):
-        amax_of(histograms, algo)
 
 
 @pytest.mark.parametrize("algo", ["EntropyCalibration2", None, 1])

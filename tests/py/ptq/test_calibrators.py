@@ -138,8 +138,6 @@ class TestTable:
         assert calibrator.table() == entropy
         minmax = DataLoaderCalibrator(image_loader(), algo_type=MINMAX).calibrate(request_)
         assert calibrator.table(MINMAX) == minmax
-        with pytest.raises(CalibrationError, match="LEGACY_CALIBRATION is not implemented"):
-            calibrator.table(CalibrationAlgo.LEGACY_CALIBRATION)
 
     def test_options_of_the_algorithm(self, request_: CalibrationRequest) -> None:
         percentile = CalibrationAlgo.PERCENTILE_CALIBRATION
@@ -230,13 +228,6 @@ class TestArguments:
         with pytest.raises(SettingsError, match=message):
             DataLoaderCalibrator(image_loader(), **options)
 
-    @pytest.mark.parametrize("kind", [DataLoaderCalibrator, CacheCalibrator])
-    @pytest.mark.parametrize("algo", [CalibrationAlgo.LEGACY_CALIBRATION])
-    def test_algorithms_to_come(self, kind: type[Calibrator], algo: CalibrationAlgo) -> None:
-        argument: Any = image_loader() if kind is DataLoaderCalibrator else "calibration.cache"
-        with pytest.raises(CalibrationError, match="not implemented yet"):
-            kind(argument, algo_type=algo)  # type: ignore[call-arg]
-
     def test_options_are_keywords_only(self) -> None:
         with pytest.raises(TypeError):
             DataLoaderCalibrator(image_loader(), "calibration.cache")  # type: ignore[misc]
@@ -269,7 +260,7 @@ class TestArguments:
         cached = pickle.loads(pickle.dumps(CacheCalibrator(cache_file)))  # noqa: S301
         assert cached.calibrate(request_) == table
 
-    def test_statistics_do_not_keep_the_model(self, request_: CalibrationRequest) -> None:
+    def test_the_graph_of_a_request_is_not_kept(self, request_: CalibrationRequest) -> None:
         import gc
         import weakref
 

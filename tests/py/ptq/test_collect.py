@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 import random
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trtcompile.errors import CalibrationError
 from trtcompile.inputs import Input
 from trtcompile.ptq.collect import Statistics, collect
+from trtcompile.ptq.graph_copy import copied_to
 from trtcompile.ptq.histogram import AbsHistogram
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -283,10 +285,20 @@ def test_the_callers_autocast_does_not_change_the_values() -> None:
         assert counted(plain, name) == counted(under_autocast, name)
 
 
+def test_copies_of_weights_are_freed_at_once() -> None:
+    """Without waiting for the garbage collector: on a GPU they may be much of its memory."""
+    request = make_request(SmallNet())
+    copied, _ = copied_to(request.graph, torch.device("meta"))
+    tensors = [*copied.parameters(), *copied.buffers()]
+    assert len(tensors) == 3 and all(tensor.is_meta for tensor in tensors)
+    assert all(not tensor.is_meta for tensor in request.graph.parameters())
+    copies = [weakref.ref(tensor) for tensor in tensors]
+    del copied, tensors
+    assert [ref() for ref in copies] == [None] * 3
+
+
 def test_batches_are_freed_while_more_are_read() -> None:
     """At most the batch in use and the one being made are alive."""
-    import weakref
-
     alive: list[weakref.ref[Tensor]] = []
 
     def loader() -> Iterator[Tensor]:

@@ -140,6 +140,25 @@ def test_counts_beyond_float32_and_int32() -> None:
     assert occupied(histogram) == {1024: 3 << 33}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_threads_count_the_same(dtype: torch.dtype, relu: bool) -> None:
+    values = torch.randn(1_000_003, generator=torch.Generator().manual_seed(1)).to(dtype) * 3
+    values = values.relu() if relu else values
+    bins = (values.float().abs().double() * (BINS / 16)).long()
+    expected = torch.zeros(BINS, dtype=torch.int64).index_add_(0, bins, torch.ones_like(bins))
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            histogram = AbsHistogram()
+            histogram.update(values)
+            assert histogram.exponent == 4
+            assert torch.equal(histogram.counts, expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nonfinite_values_are_refused_and_not_counted(bad: float) -> None:
     histogram = histogram_of(torch.tensor([1.0, 2.0]))

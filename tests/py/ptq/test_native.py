@@ -96,6 +96,24 @@ def test_the_table_is_that_of_a_loader(
     assert calibrator.asked[0] == ["input_0"]
 
 
+@pytest.mark.parametrize("cutoff", [0.5, 1.0])
+def test_legacy_takes_its_numbers_from_the_calibrator(
+    cutoff: float, request_: CalibrationRequest
+) -> None:
+    calibrator = derived(
+        ptq.IInt8LegacyCalibrator,
+        get_quantile=lambda self: 0.8,
+        get_regression_cutoff=lambda self: cutoff,
+    )
+    table = as_calibrator(calibrator).calibrate(request_)
+    algo = CalibrationAlgo.LEGACY_CALIBRATION
+    options = {"quantile": 0.8, "regression_cutoff": cutoff}
+    loader = DataLoaderCalibrator([IMAGES], algo_type=algo, algo_options=options)
+    assert dict(table) == dict(loader.calibrate(make_request(SmallNet())))
+    assert dict(table) != dict(loader.table(algo))
+    assert calibrator.written.startswith(b"TRT-100600-LegacyCalibration\n")
+
+
 def test_a_cache_is_read_instead_of_data(request_: CalibrationRequest) -> None:
     first = derived(ptq.IInt8MinMaxCalibrator)
     table = as_calibrator(first).calibrate(request_)

@@ -13,7 +13,7 @@ from small_requests import SmallNet, make_request
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from trtcompile.errors import CalibrationError, SettingsError
-from trtcompile.ptq import DataLoaderCalibrator
+from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 
 IMAGES = torch.randn(21, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -36,6 +36,13 @@ def _run(rank: int, folder: str) -> None:
     dist.barrier()
     again = DataLoaderCalibrator([], cache_file=cache, use_cache=True, distributed=True)
     found["cached"] = again.calibrate(request)
+    auto = DataLoaderCalibrator(
+        DataLoader(data, batch_size=4, sampler=sampler),
+        algo_type=CalibrationAlgo.AUTO_CALIBRATION,
+        distributed=True,
+    )
+    found["auto"] = auto.calibrate(request)
+    found["auto later"] = auto.table()
     bad = IMAGES[:4].clone()
     bad[0] = float("nan") if rank == 1 else 0.0
     try:
@@ -60,6 +67,14 @@ def test_all_processes_get_the_table_of_one(findings: list[dict[str, Any]]) -> N
     alone = DataLoaderCalibrator([used]).calibrate(make_request(SmallNet()))
     assert first["table"] == second["table"] == alone
     assert first["table"].provenance.samples == 20
+
+
+def test_auto_simulates_the_same_samples_as_one(findings: list[dict[str, Any]]) -> None:
+    first, second = findings
+    used = IMAGES[sorted([*first["indices"], *second["indices"]])]
+    algo = CalibrationAlgo.AUTO_CALIBRATION
+    alone = DataLoaderCalibrator([used], algo_type=algo).calibrate(make_request(SmallNet()))
+    assert first["auto"] == second["auto"] == first["auto later"] == second["auto later"] == alone
 
 
 def test_the_cache_is_that_of_the_first(findings: list[dict[str, Any]]) -> None:
