@@ -47,7 +47,7 @@ class CapturedGraph:
     arguments: tuple[Any, ...]
     keywords: tuple[str, ...]
     out_spec: pytree.TreeSpec
-    borrowed: frozenset[int]
+    borrowed: frozenset[int] = frozenset()
 
     @property
     def in_spec(self) -> pytree.TreeSpec:

@@ -81,7 +81,7 @@ def quantize(
 
 
 def _readers(placement: Placement) -> dict[str, tuple[Reader, ...]]:
-    weighted = {w.node: Reader(w.node, w.weight, w.weight_axis) for w in placement.weighted}
+    weighted = {w.node: Reader(w.node, w.weight, w.weight_axis) for w in placement.weighted.values()}
     return {
         layer_name(value): tuple(weighted.get(node, Reader(node)) for node in nodes)
         for value, nodes in placement.readers.items()
