@@ -88,13 +88,45 @@ def _densenet(width: float) -> nn.Module:
     return model
 
 
+class ConvolutionalStem(nn.Module):
+    """Patches of 4x4 pixels as tokens, through three convolutions instead of one.
+
+    Xiao et al., "Early Convolutions Help Transformers See Better" (2021): a transformer learns in far
+    fewer steps with it. With one convolution, it still guesses after the steps that the others take.
+    """
+
+    def __init__(self, embed_dim: int, in_chans: int = 3, **_: Any) -> None:
+        super().__init__()
+        self.num_patches = 64  # timm's transformer asks for it
+        first, second = embed_dim // 4, embed_dim // 2
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_chans, first, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Conv2d(second, embed_dim, 1),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Tokens ``[N, 64, channels]``."""
+        return self.layers(images).flatten(2).transpose(1, 2)
+
+
 def _vit(width: float) -> nn.Module:
-    """64 patches of 4x4 pixels, 6 blocks of 192 channels, 3 heads."""
+    """64 tokens, 6 blocks of 192 channels, 3 heads."""
     from timm.models.vision_transformer import VisionTransformer
 
     channels = max(24, int(192 * width) // 24 * 24)
     return VisionTransformer(
-        img_size=32, patch_size=4, embed_dim=channels, depth=6, num_heads=3, num_classes=CLASSES
+        img_size=32,
+        patch_size=4,
+        embed_dim=channels,
+        depth=6,
+        num_heads=3,
+        num_classes=CLASSES,
+        embed_layer=ConvolutionalStem,
     )
 
 
@@ -103,7 +135,7 @@ MODELS = {
     "resnet18": ModelRecipe(_resnet18, 2e-3),
     "mobilenet_v2": ModelRecipe(_mobilenet_v2, 3e-3),
     "densenet": ModelRecipe(_densenet, 3e-3),
-    "vit": ModelRecipe(_vit, 1e-3, steps=2000),
+    "vit": ModelRecipe(_vit, 1e-3, steps=2500),
 }
 
 
