@@ -50,6 +50,7 @@ from trtcompile.ptq.cache_file import format_text
 KIND = "native comparison"
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH = 64
+DEVICE = "cuda:0"  # the first one that the process sees
 SECONDS_PER_MODEL = 240.0
 
 #: Our algorithm for each native calibrator.
@@ -89,13 +90,13 @@ class Comparison:
             0,
             splits.train,
             folder=options.checkpoints,
-            device="cuda:0",
+            device=DEVICE,
             steps=options.steps,
         )
         images = torch.stack([image for image, _ in chosen])
         images = images[: len(images) // BATCH * BATCH]  # native batches are full
-        self.batches = [batch.contiguous().cuda() for batch in images.split(BATCH)]
-        self.tests, labels = pixels(splits.test, "cuda:0")
+        self.batches = [batch.contiguous().to(DEVICE) for batch in images.split(BATCH)]
+        self.tests, labels = pixels(splits.test, DEVICE)
         self.labels = labels.cpu()
         self.shape = tuple(self.batches[0].shape)
         self.result: dict[str, Any] = {
@@ -116,7 +117,7 @@ class Comparison:
             "errors": [],
         }
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        self.fp32 = logits_of(copy.deepcopy(self.model).cuda(), self.tests, BATCH)
+        self.fp32 = logits_of(copy.deepcopy(self.model).to(DEVICE), self.tests, BATCH)
         self.result["fp32_accuracy"] = self._accuracy(self.fp32)
         self.timing_cache = b""
 
@@ -127,7 +128,7 @@ class Comparison:
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what tracing says of the models' own code
-            self.onnx = export_onnx(copy.deepcopy(self.model).cuda().eval(), self.batches[0])
+            self.onnx = export_onnx(copy.deepcopy(self.model).to(DEVICE).eval(), self.batches[0])
         self._part("pairing tensors", self._pair)
         for algorithm in CALIBRATORS:
             self._part(f"native {algorithm}", lambda a=algorithm: self._native(a))
@@ -148,20 +149,20 @@ class Comparison:
         write_result(output_file(self.options.output, self.result["model"]), self.result)
 
     def _ours(self) -> None:
-        calibrator = DataLoaderCalibrator(self.batches, device="cuda:0", progress=False)
+        calibrator = DataLoaderCalibrator(self.batches, device=DEVICE, progress=False)
         self.recording = RecordingCalibrator(calibrator)
         compiled = trtcompile.compile(
             self.model,
             [trtcompile.Input(self.shape)],
             enabled_precisions={torch.float, torch.half, torch.int8},
             calibrator=self.recording,
-            device="cuda:0",
+            device=DEVICE,
             optimization_level=self.options.optimization_level,
             require_full_compilation=True,
         )
         self.tables = tables_of(calibrator)
         self.engine = logits_of(compiled, self.tests, BATCH)
-        simulated = logits_of(copy.deepcopy(compiled.lowered).cuda(), self.tests, BATCH)
+        simulated = logits_of(copy.deepcopy(compiled.lowered).to(DEVICE), self.tests, BATCH)
         convolutions, linears = expected_int8(compiled.report)
         inspection = compiled.engine_modules[0].session().inspect()
         self.result["ours"] = {

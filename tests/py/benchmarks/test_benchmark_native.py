@@ -6,18 +6,21 @@ import copy
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import native_comparison
 import pytest
 import torch
 from accuracy_models import MODELS
+from data import ImageDataset, Splits
 from gpu_queue import Job, run_jobs
-from native_calibration import RecordingCalibrator
+from native_calibration import RecordingCalibrator, read_cache
 from native_comparison import OURS, legacy_options, tables_of
 from native_summary import markdown, problems
-from onnx_route import CALIBRATORS, export_onnx, native_calibrator
+from onnx_route import CALIBRATORS, RouteBuild, export_onnx, native_calibrator
 from reader_pairs import pair_readers, readers_of_onnx, renamed, with_group_mates
+from result_file import read_result
 from simulation import simulation
 from tensor_pairs import PairingError
 from workloads import random_images, settle_norms
@@ -293,3 +296,104 @@ def test_each_model_gets_a_process_of_its_own(tmp_path, monkeypatch):
 def test_one_model_needs_a_gpu():
     with pytest.raises(SystemExit, match="GPU"):
         native_comparison.main(["--model", "vgg16"])
+
+
+class StubRunner:
+    """Computes what the model computes, with a mistake where the scales are wrong."""
+
+    def __init__(self, plan: bytes, example: torch.Tensor) -> None:
+        self.error = 5.0 if plan == b"wrong" else 0.01
+
+    def run(self, batch: torch.Tensor) -> torch.Tensor:
+        logits = STUB["model"](batch)
+        return logits + self.error * logits.roll(1, dims=0)
+
+
+STUB: dict[str, Any] = {}
+
+
+@pytest.fixture
+def on_the_cpu(resnet: Pairing, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The comparison of a small model, with stand-ins for everything that needs TensorRT or a GPU."""
+    STUB["model"] = resnet.model
+    builds: list[dict[str, Any]] = []
+    images = (random_images(96, 32, seed=5) * 40 + 128).clamp(0, 255).to(torch.uint8)
+    train = ImageDataset(images, torch.arange(96) % 10, torch.arange(96))
+    test = ImageDataset(images.flip(0)[:40], torch.arange(40) % 10, torch.arange(40) + 96)
+
+    def compile_stub(model: Any, inputs: Any, **options: Any) -> Any:
+        shape = inputs[0].opt_shape
+        lowered = simulation(model, shape, options["calibrator"], {torch.float, torch.int8})
+        session = SimpleNamespace(inspect=lambda: '{"Layers": [{"Name": "x", "Inputs": []}]}')
+        module = SimpleNamespace(session=lambda: session)
+        report = SimpleNamespace(rows=())
+
+        class Compiled:
+            engine_modules = (module,)
+
+            def __call__(self, batch: torch.Tensor) -> Any:
+                return lowered(batch)
+
+        compiled = Compiled()
+        compiled.lowered, compiled.report = lowered, report  # type: ignore[attr-defined]
+        return compiled
+
+    def build_stub(file: bytes, **options: Any) -> RouteBuild:
+        builds.append({"file": file, **options})
+        given = options.get("cache")
+        if given is None:
+            readers = readers_of_onnx(file)
+            text = "\n".join(f"{name}: 3c000000" for name in {r.reads for r in readers})
+            return RouteBuild(b"", {"build": 1.0}, f"TRT-100600-X\n{text}\n", 1, b"timing")
+        scales = [read_cache(given.decode()), read_cache(builds[-2].get("cache", given).decode())]
+        wrong = scales[0]["input_0"] < scales[1]["input_0"]
+        return RouteBuild(b"wrong" if wrong else b"", {"build": 1.0}, None, 0, b"timing")
+
+    monkeypatch.setattr(native_comparison, "DEVICE", "cpu")
+    monkeypatch.setattr(native_comparison, "load_fold", lambda *_, **__: Splits(train, train, test))
+    monkeypatch.setattr(native_comparison, "trained", lambda *_, **__: resnet.model)
+    monkeypatch.setattr(native_comparison.trtcompile, "compile", compile_stub)
+    monkeypatch.setattr(native_comparison, "build_onnx", build_stub)
+    monkeypatch.setattr(native_comparison, "PlanRunner", StubRunner)
+    return builds
+
+
+@pytest.mark.filterwarnings("ignore:.*TracerWarning")
+def test_a_comparison_has_all_parts(on_the_cpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(native_comparison.environment, "describe", lambda _: {})
+    options = native_comparison.parse_arguments(["--images", "70", "--output", str(tmp_path)])
+    native_comparison.Comparison("resnet18", options).run()
+    file = tmp_path / "native-comparison-resnet18.json"
+    made = read_result(file, native_comparison.KIND)
+    assert native_comparison.summarize([file]) == 1  # the made-up scales are wrong
+    assert made["errors"] == []
+    assert set(made["native"]) == set(CALIBRATORS)
+    assert made["calibration"]["images"] == 64 and made["test_images"] == 40
+    assert len(made["calibration"]["indices"].split(",")) == 64
+    assert made["parity"] == {**made["parity"], "top1_agreement": 1.0, "sqnr_db": 200.0}
+    for name, native in made["native"].items():
+        assert native["sqnr_db_against_fp32"] > 20
+        if name in ("entropy2", "minmax"):
+            assert native["scales"]["ours_without_pair"] == []
+            assert {pair["native_scale"] for pair in native["scales"]["pairs"]} == {2.0**-7}
+            assert native["scales"]["pairs"][0]["ours_of_minmax"] <= 1.0 + 1e-6
+    assert made["our_cache"]["ours"]["batches_read"] == 0
+    found = made["our_cache"]["ours with all scales / 8"]["sqnr_db_against_fp32"]
+    assert found < made["our_cache"]["ours"]["sqnr_db_against_fp32"] - 20
+    timing = [build["timing_cache"] for build in on_the_cpu]
+    assert timing == [b""] + [b"timing"] * 5
+    assert all(build["fp16"] and build["int8"] for build in on_the_cpu)
+
+
+def test_a_part_that_fails_leaves_the_others(on_the_cpu, tmp_path, monkeypatch):
+    def fails(*_: Any) -> Any:
+        raise PairingError("they differ")
+
+    monkeypatch.setattr(native_comparison.environment, "describe", lambda _: {})
+    monkeypatch.setattr(native_comparison, "pair_readers", fails)
+    options = native_comparison.parse_arguments(["--model", "resnet18", "--output", str(tmp_path)])
+    comparison = native_comparison.Comparison("resnet18", options)
+    comparison.run()
+    assert comparison.result["errors"] == ["pairing tensors: PairingError: they differ"]
+    assert set(comparison.result["native"]) == set(CALIBRATORS)
+    assert "our_cache" not in comparison.result
