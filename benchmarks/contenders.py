@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Built:
         stages: seconds of its parts; ``before_builder`` is everything but NVIDIA's builder.
         simulation: the lowered graph in PyTorch, on the CPU; None for the route.
         int8_operators: the convolutions that are INT8 in the lowered graph.
+        left_out: weighted operators that are not, and the rule for it.
     """
 
     plan: bytes | memoryview
@@ -36,6 +37,7 @@ class Built:
     stages: dict[str, float]
     simulation: nn.Module | None
     int8_operators: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def build_ours(workload: Workload, precisions: set[torch.dtype], device: Any = "
     (engine,) = compiled.engines
     stages = {**stages, "before_builder": seconds - stages[BUILDER]}
     convolutions, _ = expected_int8(compiled.report)
-    return Built(engine.plan, seconds, stages, compiled.lowered, tuple(convolutions))
+    left_out = dict(compiled.report.quantization_notes)
+    return Built(engine.plan, seconds, stages, compiled.lowered, tuple(convolutions), left_out)
 
 
 def build_onnx(workload: Workload, on_gpu: nn.Module, *, int8: bool) -> Built:

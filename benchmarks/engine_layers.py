@@ -71,10 +71,48 @@ def int8_layers(inspection: str, operators: Iterable[str]) -> list[LayerPrecisio
     return [_verdict(operator, parts) for operator in operators]
 
 
-def int8_summary(inspection: str, operators: Sequence[str]) -> dict[str, Any]:
+def floating_convolutions(inspection: str, left_out: Mapping[str, str]) -> list[dict[str, str]]:
+    """The convolution kernels of an engine that read FP32 or FP16.
+
+    Args:
+        inspection: JSON of an engine built with detailed profiling verbosity.
+        left_out: operators that the compiler left in floating point, and the rule for it.
+
+    Returns:
+        For each its layer, what it reads, its operator, and the rule; without an operator or a rule
+        these are empty. A linear layer that is built as a convolution is listed as well.
+    """
+    found = []
+    for layer in json.loads(inspection).get("Layers", []):
+        formats = [str(one.get("Format/Datatype", "")) for one in layer.get("Inputs", [])]
+        is_convolution = "convolution" in str(layer.get("ParameterType", "")).lower()
+        if not is_convolution or not formats or "int8" in formats[0].lower():
+            continue
+        matches = (re.fullmatch(r"(.+)/convolution(\.\d+)?", part) for part in _parts(layer))
+        operator = next((match[1] for match in matches if match), "")
+        found.append(
+            {
+                "layer": str(layer.get("Name", "")),
+                "reads": formats[0],
+                "operator": operator,
+                "rule": left_out.get(operator, ""),
+            }
+        )
+    return found
+
+
+def int8_summary(
+    inspection: str, operators: Sequence[str], left_out: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """How many of the operators are INT8 layers of the engine, and the names of the others.
 
     Nothing is raised: an inspection that cannot be read is a ``"problem"`` in the result.
+
+    Args:
+        inspection: JSON of an engine built with detailed profiling verbosity.
+        operators: those that are INT8 in the lowered graph.
+        left_out: operators that are not, and the rule for it; if given, the floating-point
+            convolutions of the engine are listed as well.
     """
     summary: dict[str, Any] = {"expected": len(operators)}
     if not operators:
@@ -88,6 +126,8 @@ def int8_summary(inspection: str, operators: Sequence[str]) -> dict[str, Any]:
         names = [layer.operator for layer in layers if layer.verdict == verdict]
         if names:
             summary[verdict] = names
+    if left_out is not None:
+        summary["floating convolutions"] = floating_convolutions(inspection, left_out)
     return summary
 
 

@@ -19,16 +19,15 @@ from typing import Any
 import environment
 import torch
 from metrics import spread
-from onnx_route import CALIBRATORS, build_route, export_onnx
+from onnx_route import build_route, export_onnx
+from reader_pairs import Reader, readers_of_graph
 from result_file import write_result
+from simulation import simulation
 from tensor_pairs import NamedTensor, pair, tensors_of_graph, tensors_of_onnx
 from workloads import with_example_on_path
 
-from trtcompile import compiler
-from trtcompile.inputs import Input, parse_inputs
 from trtcompile.ptq import CalibrationAlgo, CalibrationTable, Calibrator, DataLoaderCalibrator
 from trtcompile.ptq.request import CalibrationRequest
-from trtcompile.settings import CompileSpec
 
 ALGORITHMS = {
     "entropy2": CalibrationAlgo.ENTROPY_CALIBRATION_2,
@@ -38,14 +37,18 @@ MINMAX_TOLERANCE = 0.01
 
 
 class RecordingCalibrator(Calibrator):
-    """Calibrates, and keeps which tensors the graph had."""
+    """Calibrates, and keeps the graph that it did it for, before Q/DQ are in it."""
 
     def __init__(self, calibrator: DataLoaderCalibrator) -> None:
         self._calibrator = calibrator
         self.tensors: list[NamedTensor] = []
+        self.readers: list[Reader] = []
+        self.groups: tuple[tuple[str, ...], ...] = ()
 
     def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
         self.tensors = tensors_of_graph(request.graph)
+        self.readers = readers_of_graph(request.graph)
+        self.groups = request.groups
         return self._calibrator.calibrate(request)
 
 
@@ -55,13 +58,7 @@ def our_tables(
     """Our tables by algorithm, from one pass over the batches, and the tensors of the graph."""
     calibrator = DataLoaderCalibrator(list(batches), device=device, progress=False)
     recording = RecordingCalibrator(calibrator)
-    spec = CompileSpec(enabled_precisions={torch.float, torch.int8}, calibrator=recording)
-    captured = compiler.capture(
-        model,
-        parse_inputs([Input(tuple(batches[0].shape))]),
-        undecomposed=compiler.undecomposed_operators(),
-    )
-    compiler.prepare(captured, spec)
+    simulation(model, tuple(batches[0].shape), recording, {torch.float, torch.int8})
     tables = {name: calibrator.table(algo) for name, algo in ALGORITHMS.items()}
     return tables, recording.tensors
 
@@ -177,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "algorithms": {},
     }
     good = True
-    for algorithm in CALIBRATORS:
+    for algorithm in ALGORITHMS:
         # The table does not depend on the builder's effort, so the least will do.
         route = build_route(
             on_gpu,

@@ -9,8 +9,8 @@ import contextlib
 import io
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,12 @@ from trtcompile import _tensorrt
 OPSET = 17
 INPUT_NAME, OUTPUT_NAME = "input", "output"
 #: Native calibrators, by the names that result files use.
-CALIBRATORS = {"entropy2": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
+CALIBRATORS = {
+    "entropy2": "IInt8EntropyCalibrator2",
+    "minmax": "IInt8MinMaxCalibrator",
+    "entropy": "IInt8EntropyCalibrator",
+    "legacy": "IInt8LegacyCalibrator",
+}
 
 
 class RouteError(RuntimeError):
@@ -36,12 +41,16 @@ class RouteBuild:
         plan: the serialized engine.
         stages: seconds of ``export``, ``parse``, and ``build``, and, as a part of ``build``, of
             ``calibrate``: from the first batch asked for to the finished table.
-        calibration_cache: TensorRT's calibration cache as text; None without INT8.
+        calibration_cache: TensorRT's calibration cache as text; None without INT8, or if it was given.
+        batches_read: how many batches the calibrator handed out.
+        timing_cache: what the builder measured, for a further build of the same layers.
     """
 
     plan: bytes
     stages: dict[str, float]
     calibration_cache: str | None
+    batches_read: int = 0
+    timing_cache: bytes = b""
 
 
 def export_onnx(model: nn.Module, example: torch.Tensor) -> bytes:
@@ -62,37 +71,57 @@ def export_onnx(model: nn.Module, example: torch.Tensor) -> bytes:
     return file.getvalue()
 
 
-def build_route(
-    model: nn.Module,
-    example: torch.Tensor,
+def build_route(model: nn.Module, example: torch.Tensor, **options: Any) -> RouteBuild:
+    """Exports a model and builds a weakly typed engine with FP32 bindings.
+
+    Args:
+        model: in eval mode, on the device of ``example``.
+        example: one float32 batch on the GPU.
+        **options: those of ``build_onnx``.
+
+    Raises:
+        RouteError: this TensorRT has no weak typing or calibrators, or refused a step.
+    """
+    _require_calibrators()
+    start = time.perf_counter()
+    onnx_file = export_onnx(model, example)
+    seconds = time.perf_counter() - start
+    built = build_onnx(onnx_file, **options)
+    return replace(built, stages={"export": seconds, **built.stages})
+
+
+def build_onnx(
+    onnx_file: bytes,
     *,
     fp16: bool,
     int8: bool,
     batches: Sequence[torch.Tensor] = (),
     algorithm: str = "entropy2",
+    algorithm_options: Mapping[str, float] | None = None,
+    cache: bytes | None = None,
     optimization_level: int | None = None,
+    timing_cache: bytes | None = None,
 ) -> RouteBuild:
-    """Builds a weakly typed engine with FP32 bindings.
+    """Builds a weakly typed engine of an ONNX file.
 
     Args:
-        model: in eval mode, on the device of ``example``.
-        example: one float32 batch on the GPU.
+        onnx_file: its content.
         fp16: sets the FP16 flag.
         int8: sets the INT8 flag and calibrates.
-        batches: float32 calibration batches on the GPU, of the example's shape.
+        batches: float32 calibration batches on the GPU, of the input's shape.
         algorithm: a key of ``CALIBRATORS``.
+        algorithm_options: ``quantile`` and ``regression_cutoff`` of the legacy calibrator.
+        cache: a calibration cache that the calibrator gives instead of reading batches.
         optimization_level: builder effort; None for TensorRT's default.
+        timing_cache: of an earlier build, or empty for a build whose cache is to be kept; None
+            keeps none, which is how build times are measured.
 
     Raises:
         RouteError: this TensorRT has no weak typing or calibrators, or refused a step.
     """
-    flavour = _tensorrt.load()
+    flavour = _require_calibrators()
     trt = flavour.trt
-    if not (flavour.has_native_calibrators and hasattr(trt.BuilderFlag, "INT8")):
-        raise RouteError(f"{flavour} has no weak typing and no calibrators. Use TensorRT 10.")
     clock = _Stages()
-    with clock.stage("export"):
-        onnx_file = export_onnx(model, example)
     logger = _tensorrt.new_logger()
     builder = trt.Builder(logger)
     with clock.stage("parse"):
@@ -101,12 +130,15 @@ def build_route(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # as trtcompile's engines
     if optimization_level is not None:
         config.builder_optimization_level = optimization_level
+    if timing_cache is not None:
+        config.set_timing_cache(config.create_timing_cache(timing_cache), False)
     calibrator = None
     if fp16:
         config.set_flag(trt.BuilderFlag.FP16)
     if int8:
         config.set_flag(trt.BuilderFlag.INT8)
-        calibrator = native_calibrator(getattr(trt, CALIBRATORS[algorithm]), batches)
+        base = getattr(trt, CALIBRATORS[algorithm])
+        calibrator = native_calibrator(base, batches, cache, algorithm_options)
         config.int8_calibrator = calibrator
     torch.cuda.synchronize()  # TensorRT reads the batches on a stream of its own
     with clock.stage("build"):
@@ -114,12 +146,25 @@ def build_route(
     del parser
     if plan is None:
         raise RouteError(f"{flavour} could not build the network: {'; '.join(logger.lines)}")
-    if calibrator is not None:
+    if calibrator is not None and cache is None:
         if calibrator.cache is None:
             raise RouteError(f"{flavour} did not calibrate: {'; '.join(logger.lines)}")
         clock.seconds["calibrate"] = calibrator.finished - calibrator.started
-    cache = None if calibrator is None else calibrator.cache.decode()
-    return RouteBuild(bytes(plan), clock.seconds, cache)
+    written = None if calibrator is None else calibrator.cache
+    return RouteBuild(
+        bytes(plan),
+        clock.seconds,
+        None if written is None else written.decode(),
+        0 if calibrator is None else calibrator.batches_read,
+        b"" if timing_cache is None else bytes(config.get_timing_cache().serialize()),
+    )
+
+
+def _require_calibrators() -> _tensorrt.Flavour:
+    flavour = _tensorrt.load()
+    if not (flavour.has_native_calibrators and hasattr(flavour.trt.BuilderFlag, "INT8")):
+        raise RouteError(f"{flavour} has no weak typing and no calibrators. Use TensorRT 10.")
+    return flavour
 
 
 def parse(builder: Any, onnx_file: bytes, logger: Any) -> tuple[Any, Any]:
@@ -140,14 +185,27 @@ def parse(builder: Any, onnx_file: bytes, logger: Any) -> tuple[Any, Any]:
     return network, parser
 
 
-def native_calibrator(base: Any, batches: Sequence[torch.Tensor]) -> Any:
-    """A calibrator of TensorRT's class ``base`` that hands out batches by their device pointers."""
+def native_calibrator(
+    base: Any,
+    batches: Sequence[torch.Tensor],
+    given_cache: bytes | None = None,
+    options: Mapping[str, float] | None = None,
+) -> Any:
+    """A calibrator of TensorRT's class ``base`` that hands out batches by their device pointers.
+
+    Args:
+        base: one of TensorRT's calibrator classes.
+        batches: contiguous, float32.
+        given_cache: what it gives as its cache; None for no cache.
+        options: ``quantile`` and ``regression_cutoff``, which only the legacy class asks for.
+    """
 
     class BatchCalibrator(base):
         def __init__(self) -> None:
             base.__init__(self)  # not super(): TensorRT's classes demand it so
             self.cache: bytes | None = None
             self.started = self.finished = 0.0
+            self.batches_read = 0
             self._remaining = iter(batches)
 
         def get_batch_size(self) -> int:
@@ -156,14 +214,27 @@ def native_calibrator(base: Any, batches: Sequence[torch.Tensor]) -> Any:
         def get_batch(self, names: Sequence[str]) -> list[int] | None:
             self.started = self.started or time.perf_counter()
             batch = next(self._remaining, None)
+            self.batches_read += batch is not None
             return None if batch is None else [batch.data_ptr()]
 
-        def read_calibration_cache(self) -> None:
-            return None
+        def read_calibration_cache(self) -> bytes | None:
+            return given_cache
 
         def write_calibration_cache(self, cache: Any) -> None:
             self.cache = bytes(cache)
             self.finished = time.perf_counter()
+
+        def get_quantile(self) -> float:
+            return (options or {})["quantile"]
+
+        def get_regression_cutoff(self) -> float:
+            return (options or {})["regression_cutoff"]
+
+        def read_histogram_cache(self, length: int) -> None:
+            return None
+
+        def write_histogram_cache(self, data: Any, length: int) -> None:
+            """Keeps nothing."""
 
     if not batches or any(b.dtype != torch.float32 or not b.is_contiguous() for b in batches):
         raise ValueError("calibration needs contiguous float32 batches.")

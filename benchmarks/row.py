@@ -147,7 +147,7 @@ class Row:
                 "stages": {name: round(value, 3) for name, value in built.stages.items()},
                 "plan_bytes": len(built.plan),
                 "checks": self._check(contender, built, self._outputs(runner.run), reference),
-                "int8_layers": int8_summary(runner.inspect(), built.int8_operators),
+                "int8_layers": int8_summary(runner.inspect(), built.int8_operators, built.left_out),
                 "rounds": [],
             }
             runner.run(self._batches[0])  # what the timed replays compute on

@@ -206,7 +206,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
                 _before_builder(result),
             ]
         )
-    machines = dict.fromkeys(_machine(result) for result in results)
+    machines = dict.fromkeys(machine_line(result) for result in results)
     return "\n\n".join(["\n".join(_table(latency)), "\n".join(_table(build)), *machines])
 
 
@@ -226,7 +226,8 @@ def _before_builder(result: Mapping[str, Any]) -> str:
     return f"{median_of_medians([values]):.1f}" if values else "-"
 
 
-def _machine(result: Mapping[str, Any]) -> str:
+def machine_line(result: Mapping[str, Any]) -> str:
+    """The GPU, the versions, the commit, and the date of a result."""
     environment = result["environment"]
     machine, versions = environment["machine"], environment["versions"]
     packages = ", ".join(

@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "cifar10_vgg"
-IMAGE_SIZE = {"vgg16": 32, "resnet50": 224}
+IMAGE_SIZE = {
+    "vgg16": 32,
+    "resnet18": 224,
+    "resnet50": 224,
+    "mobilenet_v2": 224,
+    "densenet121": 224,
+    "vit_base_patch16_224": 224,
+}
 SETTLING_IMAGES = 32
 
 
@@ -49,7 +56,7 @@ def workload(name: str, batch: int, *, images: int = 64, seed: int = 0) -> Workl
     """A model with random weights, and random images.
 
     Args:
-        name: ``"vgg16"`` (13 convolutions, full width, 32x32 images) or ``"resnet50"`` (224x224).
+        name: a key of ``IMAGE_SIZE``; ``"vgg16"`` has 13 convolutions, full width, and 32x32 images.
         batch: batch size of the engine.
         images: how many images to calibrate and to evaluate with, rounded up to whole batches.
         seed: determines weights and images.
@@ -71,10 +78,14 @@ def build(name: str) -> nn.Module:
         from vgg import VGG16
 
         return VGG16().eval()
-    if name == "resnet50":
-        from torchvision.models import resnet50
+    if name.startswith("vit_"):
+        from timm import create_model
 
-        return resnet50(weights=None).eval()
+        return create_model(name, pretrained=False).eval()
+    if name in IMAGE_SIZE:
+        from torchvision.models import get_model
+
+        return get_model(name, weights=None).eval()
     raise ValueError(f"There is no model {name!r}. Choose one of {', '.join(IMAGE_SIZE)}.")
 
 
@@ -125,7 +136,9 @@ def _values(
     if name == "weight" and is_weighted:
         fan_in = tensor[0].numel()
         return math.sqrt(2 / fan_in) * torch.randn(tensor.shape, generator=generator)
-    if not isinstance(module, _BatchNorm):
+    if name in ("cls_token", "pos_embed"):  # of vision transformers
+        return 0.2 * torch.randn(tensor.shape, generator=generator)
+    if not isinstance(module, (_BatchNorm, nn.LayerNorm)):
         return None
     if name == "bias":
         return 1.5 * torch.rand(tensor.shape, generator=generator)

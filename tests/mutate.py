@@ -26,7 +26,7 @@ from typing import NamedTuple
 from mutations import MUTATIONS, Mutation
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-COPIED = ("trtcompile", "tests", "examples", "pyproject.toml")
+COPIED = ("trtcompile", "tests", "examples", "benchmarks", "pyproject.toml")
 TESTS_FAILED = 1  # pytest's exit status when it ran and tests failed
 SECONDS_ALLOWED = 300.0
 

@@ -642,4 +642,40 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tests/py/ptq/analysis/test_page.py::test_names_are_text_and_nothing_comes_from_elsewhere",
         ),
     ),
+    Mutation(
+        name="accuracy: no guard band between training and test crops",
+        file="benchmarks/accuracy_data.py",
+        old="MARGIN = 8\n",
+        new="MARGIN = 0\n",
+        tests=(
+            "tests/py/benchmarks/test_benchmark_accuracy_data.py::test_the_guard_band_is_half_a_crop_wide",
+        ),
+    ),
+    Mutation(
+        name="accuracy: what became right counts as lost",
+        file="benchmarks/paired_flips.py",
+        old="lost=int((was_right & ~is_right).sum()),",
+        new="lost=int((~was_right & is_right).sum()),",
+        tests=(
+            "tests/py/benchmarks/test_benchmark_accuracy.py::test_flips_are_counted_one_by_one",
+        ),
+    ),
+    Mutation(
+        name="simulation: scales are put into Q alone",
+        file="benchmarks/simulation.py",
+        old="_PER_TENSOR = (qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default)",
+        new="_PER_TENSOR = (qd.quantize_per_tensor.default,)",
+        tests=(
+            "tests/py/benchmarks/test_benchmark_accuracy.py::test_scales_put_in_are_those_it_could_have_been_made_with",
+        ),
+    ),
+    Mutation(
+        name="native comparison: the result is paired with the input",
+        file="benchmarks/reader_pairs.py",
+        old="found.append(Reader(kind, node.input[0], node.output[0], weight))",
+        new="found.append(Reader(kind, node.output[0], node.output[0], weight))",
+        tests=(
+            "tests/py/benchmarks/test_benchmark_native.py::test_paired_tensors_hold_the_same_values",
+        ),
+    ),
 )

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from agreement import LEAST_AGREEMENT, compare_outputs, layer_problems
-from engine_layers import expected_int8, int8_layers, int8_summary
+from engine_layers import expected_int8, floating_convolutions, int8_layers, int8_summary
 from layer_times import layer_rows
 
 
@@ -92,6 +92,24 @@ def test_summary_names_what_is_missing():
     }
     assert int8_summary("{}", []) == {"expected": 0}
     assert "detailed" in int8_summary("{}", ["c"])["problem"]
+
+
+def test_convolutions_that_read_floating_point_are_listed_with_the_rule():
+    inspection = inspected(
+        layer(FUSED, INT8_FORMAT),
+        layer("a + convolution_2/convolution.1 + relu_2/activation", "Row major FP16"),
+        layer("linear/convolution", "Row major FP32"),
+        layer("convolution_4/matmul", "Row major FP16", kind="Myelin"),
+    )
+    found = floating_convolutions(inspection, {"convolution_2": "its weight is computed"})
+    assert [(one["operator"], one["rule"]) for one in found] == [
+        ("convolution_2", "its weight is computed"),
+        ("linear", ""),
+    ]
+    assert found[0]["reads"] == "Row major FP16"
+    summary = int8_summary(inspection, ["convolution_1"], {})
+    assert [one["rule"] for one in summary["floating convolutions"]] == ["", ""]
+    assert summary["INT8"] == 1
 
 
 def test_every_convolution_has_to_be_int8():

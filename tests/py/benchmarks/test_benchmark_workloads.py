@@ -59,8 +59,8 @@ def test_randomize_depends_on_the_seed_alone():
 
 
 def test_randomize_refuses_layers_it_does_not_know():
-    with pytest.raises(ValueError, match=r"1\.weight is of a LayerNorm"):
-        randomize(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), seed=0)
+    with pytest.raises(ValueError, match=r"1\.weight is of a GroupNorm"):
+        randomize(nn.Sequential(nn.Linear(4, 4), nn.GroupNorm(2, 4)), seed=0)
 
 
 def test_settled_model_is_in_eval_mode_with_momentum_kept(resnet50):
