@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trtcompile.ptq.algorithms import CalibrationAlgo
 from trtcompile.ptq.calibrators import CacheCalibrator, Calibrator, DataLoaderCalibrator
+from trtcompile.ptq.native_cache import CacheReport
 from trtcompile.ptq.native_classes import (
     IInt8Calibrator,
     IInt8EntropyCalibrator,
@@ -15,6 +16,7 @@ from trtcompile.ptq.table import CalibrationTable
 
 __all__ = [
     "CacheCalibrator",
+    "CacheReport",
     "CalibrationAlgo",
     "CalibrationTable",
     "Calibrator",
