@@ -117,7 +117,9 @@ def _inputs(
     inputs = [node for node in request.graph.graph.nodes if node.op == "placeholder"]
     leading = []
     for name in scales:
-        if is_scoped(name) or is_unnamed(name):
+        if (
+            is_scoped(name) or is_unnamed(name) or name.endswith("_output")
+        ):  # the parser's constants
             break
         leading.append(name)
     if len(inputs) != 1 or len(leading) != 1 or len(leading) == len(scales):

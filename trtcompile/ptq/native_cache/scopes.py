@@ -8,86 +8,66 @@ these names, and so does its calibration cache.
 from __future__ import annotations
 
 import collections
-import operator as operator_module
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import FOLDED_NORM
+from trtcompile.ptq.movement import only_moves
 
 aten = torch.ops.aten
 
-_SCOPED = re.compile(r"(?P<scope>(?:/[^/]+)*)/(?P<operator>[A-Z][A-Za-z]*)(?:_\d+)?_output_0")
+_SCOPED = re.compile(
+    r"(?P<scope>(?:/[^/]+)*)/(?P<operator>[A-Z][A-Za-z]*)(?:_(?P<rank>\d+))?_output_0"
+)
 # torch.compile's paths start at the function that was compiled: L['self'].layer1.0
 _ROOT = re.compile(r"L\['\w+'\]\.?")
 
-# Constants and sizes are no activations.
-_NO_ACTIVATION = frozenset({"Constant", "ConstantOfShape", "Shape"})
-_PRODUCTS = frozenset({"Gemm", "MatMul"})
+_AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 
-
-@dataclass(frozen=True)
-class _Spelling:
-    """How the exporter writes an ATen operator.
-
-    Attributes:
-        operators: the ONNX operators that its result may come from.
-        count: how many operators of these kinds it is written as; the last one gives the result.
-    """
-
-    operators: frozenset[str]
-    count: int = 1
-
-
-_NONE = _Spelling(frozenset())
-
-
-def _of(*operators: str, count: int = 1) -> _Spelling:
-    return _Spelling(frozenset(operators), count)
-
-
-#: Operators that are found by rank among their kind: no other operator is written with these kinds.
-_SPELLINGS: Mapping[Any, _Spelling] = {
-    aten.adaptive_avg_pool2d.default: _of("AveragePool", "GlobalAveragePool", "ReduceMean"),
-    aten.add.Tensor: _of("Add"),
-    aten.avg_pool2d.default: _of("AveragePool"),
-    aten.bmm.default: _of(*_PRODUCTS),
-    aten.cat.default: _of("Concat"),
-    aten.convolution.default: _of("Conv", "ConvTranspose"),
-    aten.div.Tensor: _of("Div"),
-    aten.hardtanh.default: _of("Clip"),
-    aten.leaky_relu.default: _of("LeakyRelu"),
-    aten.linear.default: _of(*_PRODUCTS),
-    aten.matmul.default: _of(*_PRODUCTS),
-    aten.max_pool2d.default: _of("MaxPool"),
-    aten.mean.dim: _of("GlobalAveragePool", "ReduceMean"),
-    aten.mm.default: _of(*_PRODUCTS),
-    aten.mul.Tensor: _of("Mul"),
-    aten.relu.default: _of("Relu"),
-    aten.scaled_dot_product_attention.default: _of(*_PRODUCTS, count=2),
-    aten.sigmoid.default: _of("Sigmoid"),
-    aten.softmax.int: _of("Softmax"),
-    aten.sub.Tensor: _of("Sub"),
-    aten.tanh.default: _of("Tanh"),
+#: What an operator is written as. The exporter has one choice for each scope: the ranks are of one kind.
+_WRITTEN_AS: Mapping[Any, tuple[str, ...]] = {
+    aten.adaptive_avg_pool2d.default: _AVERAGES,
+    aten.add.Tensor: ("Add",),
+    aten.avg_pool2d.default: ("AveragePool",),
+    aten.bmm.default: ("MatMul",),
+    aten.cat.default: ("Concat",),
+    aten.convolution.default: ("Conv", "ConvTranspose"),
+    aten.div.Tensor: ("Div",),
+    aten.hardtanh.default: ("Clip",),
+    aten.leaky_relu.default: ("LeakyRelu",),
+    aten.matmul.default: ("MatMul",),
+    aten.max_pool2d.default: ("MaxPool",),
+    aten.mean.dim: _AVERAGES,
+    aten.mm.default: ("MatMul",),
+    aten.mul.Tensor: ("Mul",),
+    aten.relu.default: ("Relu",),
+    aten.select.int: ("Gather",),
+    aten.scaled_dot_product_attention.default: ("MatMul",),
+    aten.sigmoid.default: ("Sigmoid",),
+    aten.softmax.int: ("Softmax",),
+    aten.sub.Tensor: ("Sub",),
+    aten.tanh.default: ("Tanh",),
 }
-#: What else the last operator of a module may be, if the operator here gives the module's result.
-_LAST: Mapping[Any, frozenset[str]] = {
-    aten.add.Tensor: frozenset({"BatchNormalization"}),
-    aten.elu.default: frozenset({"Elu"}),
-    aten.embedding.default: frozenset({"Gather"}),
-    aten.gelu.default: frozenset({"Gelu", "Mul"}),
-    aten.hardsigmoid.default: frozenset({"HardSigmoid"}),
-    aten.hardswish.default: frozenset({"HardSwish", "Mul"}),
-    aten.linear.default: frozenset({"Add"}),
-    aten.native_group_norm.default: frozenset({"Add", "GroupNormalization"}),
-    aten.native_layer_norm.default: frozenset({"Add", "LayerNormalization"}),
-    aten.prelu.default: frozenset({"PRelu"}),
-    aten.silu.default: frozenset({"Mul"}),
+#: What a module that computes nothing else ends with, and how many of these it has.
+_ENDS_WITH: Mapping[Any, Mapping[str, int]] = {
+    aten.elu.default: {"Elu": 1},
+    aten.embedding.default: {"Gather": 1},
+    aten.gelu.default: {"Gelu": 1, "Mul": 2},
+    aten.hardsigmoid.default: {"HardSigmoid": 1},
+    aten.hardswish.default: {"HardSwish": 1, "Mul": 1},
+    aten.native_group_norm.default: {"Add": 1},
+    aten.native_layer_norm.default: {"Add": 2, "LayerNormalization": 1},
+    aten.prelu.default: {"PRelu": 1},
+    aten.silu.default: {"Mul": 1},
 }
+
+#: ONNX operator -> rank -> name in the cache, for one scope.
+_Entries = dict[str, dict[int, str]]
 
 
 def is_scoped(name: str) -> bool:
@@ -96,77 +76,94 @@ def is_scoped(name: str) -> bool:
 
 
 def pair_by_module(graph_module: GraphModule, names: Iterable[str]) -> dict[Node, tuple[str, str]]:
-    """Finds the entries of a graph's nodes by module and operator.
+    """Finds the entries of a graph's nodes by module and operator. The order of the cache tells nothing.
 
-    A module's result is the last entry of its scope, if only one of the module's values is read outside of it. Other
-    values are paired by rank among operators of their kind in the scope, if there are as many of them on both sides.
+    Operators are paired by rank among those of their kind in a module, if there are as many on both sides; what is
+    written as several operators gives the module's result, if the module computes nothing else.
 
     Args:
         graph_module: the lowered graph.
-        names: the cache's, in its order.
+        names: the cache's.
 
     Returns:
         Node -> its entry, and how it was found.
     """
-    scopes: dict[str, list[tuple[str, str]]] = {}
+    scopes: dict[str, _Entries] = {}
     for name in names:
         match = _SCOPED.fullmatch(name)
-        if match is not None and match["operator"] not in _NO_ACTIVATION:
-            scopes.setdefault(match["scope"], []).append((match["operator"], name))
-    calls = _calls(graph_module)
+        if match is not None:
+            entries = scopes.setdefault(match["scope"], {}).setdefault(match["operator"], {})
+            entries[int(match["rank"] or 0)] = name
     pairs: dict[Node, tuple[str, str]] = {}
-    for scope, nodes in calls.items():
-        entries = scopes.get(scope, [])
-        for node, name in _by_rank(nodes, entries):
-            pairs[node] = (name, f"by operator and rank in {_spoken(scope)}")
-        whole = _result_of_module(nodes, entries)
+    for scope, nodes in _calls(graph_module).items():
+        entries_of_scope = scopes.get(scope, {})
+        whole = _result_of_module(nodes, entries_of_scope)
         if whole is not None:
             node, name = whole
             pairs[node] = (name, f"the result of {_spoken(scope)}")
+        for node, name, kind in _by_rank(nodes, entries_of_scope):
+            pairs[node] = (name, f"the {kind} of {_spoken(scope)}")
     # A norm that was folded computes the layer's value, wherever the exporter has left it whole.
     for scope, layer in _folded_norms(graph_module).items():
-        if scopes.get(scope):
-            pairs[layer] = (scopes[scope][-1][1], f"the result of the norm {scope}")
-    return pairs
+        for name in scopes.get(scope, {}).get("BatchNormalization", {}).values():
+            pairs[layer] = (name, f"the result of the norm {scope}")
+    # The entry of a graph's output has the output's name.
+    return {node: found for node, found in pairs.items() if not _is_output(node)}
 
 
-def _result_of_module(
-    nodes: Sequence[Node], entries: Sequence[tuple[str, str]]
-) -> tuple[Node, str] | None:
+def _is_output(node: Node) -> bool:
+    return any(user.op == "output" for user in node.users)
+
+
+def _result_of_module(nodes: Sequence[Node], entries: _Entries) -> tuple[Node, str] | None:
     inside = set(nodes)
     leaving = [node for node in nodes if any(user not in inside for user in node.users)]
-    if len(leaving) != 1 or not entries:
+    computing = [
+        node for node in nodes if node.target is not operator.getitem and not only_moves(node)
+    ]
+    if len(leaving) != 1:
         return None
-    (node,), (operator, name) = leaving, entries[-1]
-    if any(user.op == "output" for user in node.users):
-        return None  # the entry of a graph's output has the output's name
-    source = node.args[0] if node.target is operator_module.getitem else node
-    target = source.target if isinstance(source, Node) else None
-    spelling = _SPELLINGS.get(target, _NONE)
-    allowed = spelling.operators | _LAST.get(target, frozenset())
-    return (node, name) if operator in allowed else None
+    if set(entries) == {"BatchNormalization"}:  # decomposed by us
+        return leaving[0], entries["BatchNormalization"][0]
+    value = leaving[0].args[0] if leaving[0].target is operator.getitem else leaving[0]
+    if not isinstance(value, Node) or computing != [value]:
+        return None
+    if value.target is aten.linear.default:
+        ends: Mapping[str, int] = {"Add": 1, "Gemm": 1} if _has_bias(value) else {"MatMul": 1}
+    else:
+        ends = _ENDS_WITH.get(value.target, {})
+    for kind, count in ends.items():
+        if set(entries.get(kind, ())) == set(range(count)):
+            return leaving[0], entries[kind][count - 1]
+    return None
 
 
-def _by_rank(
-    nodes: Sequence[Node], entries: Sequence[tuple[str, str]]
-) -> Iterator[tuple[Node, str]]:
-    for kind in {_SPELLINGS[node.target].operators for node in nodes if node.target in _SPELLINGS}:
-        ours: list[Node | None] = []
-        for node in nodes:
-            spelling = _SPELLINGS.get(node.target)
-            if spelling is not None and spelling.operators == kind:
-                ours += [None] * (spelling.count - 1) + [node]
-        theirs = [(operator, name) for operator, name in entries if operator in kind]
-        if len(ours) != len(theirs):
+def _by_rank(nodes: Sequence[Node], entries: _Entries) -> Iterator[tuple[Node, str, str]]:
+    spelled: dict[tuple[str, ...], list[Node | None]] = {}
+    for node in nodes:
+        if node.target is aten.linear.default:
+            spelled.setdefault(_product_of(node), []).append(None)  # a bias may follow
+        elif node.target in _WRITTEN_AS:
+            inner = node.target is aten.scaled_dot_product_attention.default
+            spelled.setdefault(_WRITTEN_AS[node.target], []).extend(
+                [None, node] if inner else [node]
+            )
+    for kinds, ours in spelled.items():
+        present = [kind for kind in kinds if kind in entries]
+        if len(present) != 1 or set(entries[present[0]]) != set(range(len(ours))):
             continue
-        for node_, (operator, name) in zip(ours, theirs, strict=True):
-            if node_ is not None and not (_has_bias(node_) and operator == "MatMul"):
-                yield node_, name
+        for rank, node_ in enumerate(ours):
+            if node_ is not None:
+                place = f" {rank + 1} of {len(ours)}" if len(ours) > 1 else ""
+                yield node_, entries[present[0]][rank], f"{present[0]}{place}"
 
 
-def _has_bias(node: Node) -> bool:
-    is_linear = node.target is aten.linear.default
-    return is_linear and len(node.args) > 2 and node.args[2] is not None
+def _product_of(linear: Node) -> tuple[str, ...]:
+    return ("Gemm",) if _has_bias(linear) and linear.meta["val"].dim() == 2 else ("MatMul",)
+
+
+def _has_bias(linear: Node) -> bool:
+    return len(linear.args) > 2 and linear.args[2] is not None
 
 
 def _calls(graph_module: GraphModule) -> dict[str, list[Node]]:

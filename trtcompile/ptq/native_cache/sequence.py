@@ -53,19 +53,22 @@ class _Style:
         norm: layers after a convolution that a norm of ours was folded into.
         linear: layers of a linear layer with a bias.
         average: the layer of an average over an image.
+        names_outputs: whether the model's outputs have names of their own, which say nothing of layers.
     """
 
     norm: tuple[str, ...]
     linear: tuple[str, ...]
     average: str
+    names_outputs: bool
 
 
 _STYLES = [
-    _Style(norm, linear, average)
-    for norm, linear, average in itertools.product(
+    _Style(*choices)
+    for choices in itertools.product(
         [(), ("Scale",)],
         [("Fully Connected",), ("Matrix Multiply", "ElementWise"), ("Convolution",)],
         ["Pooling", "Reduce"],
+        [False, True],
     )
 ]
 
@@ -120,8 +123,11 @@ def _spelled(graph_module: GraphModule, style: _Style) -> Iterable[tuple[str, No
     for node in graph_module.graph.nodes:
         if node.op != "call_function":
             continue
-        for place, kind in reversed(list(enumerate(reversed(_kinds(node, style))))):
-            yield kind, node if place == 0 else None
+        *inner, last = _kinds(node, style) or (None,)
+        yield from ((kind, None) for kind in inner if kind is not None)
+        is_output = any(user.op == "output" for user in node.users)
+        if last is not None and not (style.names_outputs and is_output):
+            yield last, node
 
 
 def _kinds(node: Node, style: _Style) -> tuple[str, ...]:
