@@ -19,6 +19,10 @@ from trtcompile.ptq.native_cache.sequence import is_unnamed, pair_by_sequence
 from trtcompile.ptq.request import CalibrationRequest
 
 _GIVEN = "given in names"
+_IN_ORDER = (
+    "The layers have no names: they are taken to have been added in the order in which the model computes, which "
+    "matters where branches have the same kinds of layers."
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ def match_cache(
         chosen, note = _shared(found, scales)
         notes += [note] if note else []
         for tensor in group:
-            entry, how = found.get(tensor, ("", ""))
-            if entry != chosen[0]:
+            entry, how = found.get(tensor, chosen)
+            if scales[entry] != scales[chosen[0]] or tensor not in found:
                 entry, how = chosen[0], f"shares the scale of {chosen[1]}"
             path = module_path(request.nodes[tensor])
             matched[tensor] = TensorMatch(tensor, path, entry, scales[entry], how)
@@ -101,7 +105,7 @@ def _pairs(
         reason = "no entry has the name of its module and operator"
     elif any(map(is_unnamed, scales)):
         entries, problem = pair_by_sequence(request.graph, scales)
-        notes = [] if problem is None else [problem]
+        notes = [_IN_ORDER if problem is None else problem]
         reason = "the cache has another sequence of layers than the model"
     else:
         entries, notes = {}, []

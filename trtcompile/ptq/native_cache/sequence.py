@@ -1,8 +1,9 @@
 """Pairs tensors with names such as ``(Unnamed Layer* 3) [Convolution]_output``, by the sequence of layers.
 
 TensorRT names the results of layers that a program added to a network, and did not name, after the layer's number and
-kind. Such names say nothing of which layer it is, so the whole sequence of kinds must be that of the model: then each
-layer is the one at its place, and a model with another operator anywhere is not mistaken for this one.
+kind. Such names say nothing of which layer it is, so the whole sequence of kinds must be that of the model: a model
+with another operator anywhere is not mistaken for this one. Only the order of branches that have the same kinds of
+layers does not show; the program is taken to have added them in the order in which the model computes them.
 """
 
 from __future__ import annotations
