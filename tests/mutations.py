@@ -559,4 +559,28 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="return True",
         tests=("tests/py/ptq/test_native_cache.py::test_weights_of_another_model_are_noticed",),
     ),
+    Mutation(
+        name="smooth quant: only the first reader's weights are multiplied",
+        file="trtcompile/ptq/smooth_quant.py",
+        old="    for reader in norm.readers:\n        weight =",
+        new="    for reader in norm.readers[:1]:\n        weight =",
+        tests=(
+            "tests/py/ptq/test_smooth_quant.py::test_the_function_is_the_same_to_the_bit",
+            "tests/py/ptq/test_smooth_quant.py::test_all_readers_get_the_same_factors",
+        ),
+    ),
+    Mutation(
+        name="smooth quant: the bias of the norm is not divided",
+        file="trtcompile/ptq/smooth_quant.py",
+        old="old.detach() / factors",
+        new="old.detach() / (factors if place == 2 else 1)",
+        tests=("tests/py/ptq/test_smooth_quant.py::test_the_function_is_the_same_to_the_bit",),
+    ),
+    Mutation(
+        name="smooth quant: alpha and 1 - alpha are exchanged",
+        file="trtcompile/ptq/smooth_quant.py",
+        old="exponents = alpha * torch.log2(x) - (1 - alpha) * torch.log2(w)",
+        new="exponents = (1 - alpha) * torch.log2(x) - alpha * torch.log2(w)",
+        tests=("tests/py/ptq/test_smooth_quant.py::test_factors_are_those_of_the_formula",),
+    ),
 )

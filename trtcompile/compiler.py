@@ -224,7 +224,12 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     elif spec.uses_int8:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
-            graph_module, _taken(graph_module, spec), spec.calibrator, captured.arguments, device
+            graph_module,
+            _taken(graph_module, spec),
+            spec.calibrator,
+            captured.arguments,
+            device,
+            spec.smooth_quant,
         )
     if spec.uses_fp16:
         assign_fp16(graph_module, _taken(graph_module, spec))

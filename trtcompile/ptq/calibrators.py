@@ -23,7 +23,8 @@ from trtcompile.ptq.cache_match import (
     table_from_cache,
     table_of_report,
 )
-from trtcompile.ptq.collect import Statistics, collect
+from trtcompile.ptq.channel_maxima import ChannelMaxima, Maxima
+from trtcompile.ptq.collect import Statistics, collect, show
 from trtcompile.ptq.native_cache import CacheReport, match_cache
 from trtcompile.ptq.progress import batch_count, with_progress
 from trtcompile.ptq.request import CalibrationRequest
@@ -43,6 +44,20 @@ class Calibrator(abc.ABC):
         Raises:
             CalibrationError: there are no usable scales.
         """
+
+    def channel_maxima(self, request: CalibrationRequest) -> Mapping[str, torch.Tensor]:
+        """The largest absolute value of each channel of the tensors ``[..., C]`` that a request names, for SmoothQuant.
+
+        Returns:
+            Tensor name -> float32 ``[C]`` on the CPU.
+
+        Raises:
+            CalibrationError: the calibrator has no data to measure them on.
+        """
+        raise CalibrationError(
+            f"smooth_quant needs data to run twice, which a {type(self).__name__} does not have. Use a "
+            "DataLoaderCalibrator, or drop smooth_quant."
+        )
 
 
 class DataLoaderCalibrator(Calibrator):
@@ -131,18 +146,35 @@ class DataLoaderCalibrator(Calibrator):
             check_can_write(self.cache_file)
 
         def run() -> Statistics:
-            return collect(
-                request,
-                with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
-                device=_usable_device(self.device, request.device),
-            )
+            device = _usable_device(self.device, request.device)
+            return collect(request, self._batches(), device=device)
 
-        statistics = processes.merged_statistics(run) if self.distributed else run()
+        statistics = processes.merged(run) if self.distributed else run()
         self._last = statistics, _Tensors(request)
         table = self.table()
         if self.cache_file is not None and (not self.distributed or processes.is_the_first()):
             write_cache(self.cache_file, table)
         return table
+
+    def channel_maxima(self, request: CalibrationRequest) -> Mapping[str, torch.Tensor]:
+        """Runs the data, also with ``use_cache``: the cache is for the graph that the maxima lead to.
+
+        Raises:
+            CalibrationError: the data cannot be used.
+        """
+        if self.distributed:
+            processes.check_initialized()
+
+        def run() -> Maxima:
+            device = _usable_device(self.device, request.device)
+            observers = {request.nodes[name]: ChannelMaxima(device) for name in request.names}
+            show(request, self._batches(), observers, device=device)
+            return Maxima({n: observers[request.nodes[n]].largest for n in request.names})
+
+        return (processes.merged(run) if self.distributed else run()).largest
+
+    def _batches(self) -> Iterable[Any]:
+        return with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress)
 
     def _exists(self, cache_file: Path) -> bool:
         exists = cache_file.exists()

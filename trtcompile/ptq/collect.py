@@ -14,7 +14,8 @@ from torch import Tensor, fx
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
-from trtcompile.ptq.histogram import AbsHistogram, find_nonfinite
+from trtcompile.ptq.histogram import AbsHistogram
+from trtcompile.ptq.observer import Observer, find_nonfinite
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -89,37 +90,58 @@ def collect(
     """
     nodes = {name: request.nodes[name] for name in request.names}
     histograms = {node: AbsHistogram(device) for node in nodes.values()}
-    observer = _Observer(request.graph, nodes, histograms, device)
+    samples = show(request, loader, histograms, device=device)
+    order = {node: position for position, node in enumerate(histograms)}
+    positions = {name: order[node] for name, node in nodes.items()}
+    return Statistics(tuple(histograms.values()), positions, samples)
+
+
+def show(
+    request: CalibrationRequest,
+    loader: Iterable[Any],
+    observers: Mapping[fx.Node, Observer],
+    *,
+    device: torch.device,
+) -> int:
+    """Runs a request's graph over a loader, as ``collect`` does, and shows nodes' values to observers.
+
+    Returns:
+        How many samples were run.
+
+    Raises:
+        CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the
+            graph fails on a batch.
+    """
+    names = {node: name for name, node in request.nodes.items()}
+    run = _Run(request.graph, names, observers, device)
     samples = 0
     with kept_random_state():
         # The loader's own code runs outside of no_grad: what it creates may outlive calibration.
         for batch in fit_batches(loader, request.arguments, device):
-            observer.observe(batch)
+            run.observe(batch)
             samples += batch.valid
     if samples == 0:
         raise CalibrationError(
             "The calibration data has no samples. Give a dataloader with at least one batch that "
             "has rows."
         )
-    order = {node: position for position, node in enumerate(histograms)}
-    positions = {name: order[node] for name, node in nodes.items()}
-    return Statistics(tuple(histograms.values()), positions, samples)
+    return samples
 
 
-class _Observer(fx.Interpreter):
-    """Interprets a graph and shows the values of some nodes to their histograms."""
+class _Run(fx.Interpreter):
+    """Interprets a graph and shows the values of some nodes to their observers."""
 
     def __init__(
         self,
         graph: fx.GraphModule,
-        nodes: Mapping[str, fx.Node],
-        histograms: Mapping[fx.Node, AbsHistogram],
+        names: Mapping[fx.Node, str],
+        observers: Mapping[fx.Node, Observer],
         device: torch.device,
     ) -> None:
         super().__init__(graph, garbage_collect_values=True)
         self.extra_traceback = False  # it would append itself to our own errors
-        self._names = {node: name for name, node in nodes.items()}
-        self._histograms = histograms
+        self._names = names
+        self._observers = observers
         self._device = device
         self._attributes: dict[str, Any] = {}
         self._batch: FittedBatch | None = None
@@ -138,18 +160,18 @@ class _Observer(fx.Interpreter):
                 f"{type(error).__name__}: {error}. Check that the model runs on this data in "
                 "PyTorch."
             ) from error
-        bad = find_nonfinite(list(self._histograms.values()))
+        bad = find_nonfinite(list(self._observers.values()))
         if bad is not None:
-            node, histogram = list(self._histograms.items())[bad]
+            node, observer = list(self._observers.items())[bad]
             with self._naming(node):
-                histogram.check_finite()
+                observer.check_finite()
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs a node and counts its value if it is observed."""
         value = super().run_node(n)
-        if n in self._histograms:
+        if n in self._observers:
             with self._naming(n):
-                self._histograms[n].update(self._samples_of(value))
+                self._observers[n].update(self._samples_of(value))
         return value
 
     def _samples_of(self, value: Any) -> Tensor:

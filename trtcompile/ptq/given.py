@@ -40,6 +40,11 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             "a calibrator was given, but the model comes quantized, with scales of its own. Drop the calibrator, or "
             "give the model as it was before quantization."
         )
+    if spec.smooth_quant is not None:
+        raise SettingsError(
+            f"smooth_quant is {spec.smooth_quant!r}, but the model comes quantized, with scales of its own. Drop "
+            "smooth_quant, or give the model as it was before quantization."
+        )
     refused = {
         node: reason for node, reason in verdicts.items() if reason is not None and is_qdq(node)
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from trtcompile.errors import CalibrationError
+from trtcompile.ptq.channel_maxima import Maxima
 from trtcompile.ptq.collect import Statistics
 
 
@@ -36,8 +37,12 @@ def is_the_first() -> bool:
     return dist.get_rank() == 0
 
 
-def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
-    """Collects in each process, and merges the statistics of all, which each then has.
+#: What a process finds out about its part of the data.
+Found = TypeVar("Found", Statistics, Maxima)
+
+
+def merged(collect: Callable[[], Found]) -> Found:
+    """Collects in each process, and merges what all found out, which each then has.
 
     Counts are whole numbers, so the result does not depend on how the data was divided.
 
@@ -48,7 +53,7 @@ def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
         CalibrationError: it failed in some process; then it is raised in all of them, so that none
             waits for ever.
     """
-    own: Statistics | None = None
+    own: Found | None = None
     problem: CalibrationError | None = None
     try:
         own = collect()
@@ -61,7 +66,7 @@ def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
     for rank, theirs in enumerate(shared):
         if isinstance(theirs, str):
             raise CalibrationError(f"Calibration failed in process {rank}: {theirs}")
-    merged: Statistics = shared[0]
+    together: Found = shared[0]
     for theirs in shared[1:]:
-        merged = merged.merged(theirs)
-    return merged
+        together = together.merged(theirs)
+    return together

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import SettingsError
 from trtcompile.node_info import layer_name
+from trtcompile.ptq.calibrators import Calibrator
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
 from trtcompile.ptq.placement import place
 from trtcompile.ptq.request import CalibrationRequest
+from trtcompile.ptq.smooth_quant import smooth
 from trtcompile.ptq.table import CalibrationTable
 
 
@@ -25,7 +28,8 @@ class Quantization:
 
     Attributes:
         table: the scales; None where nothing could be quantized.
-        skipped: tensor name of each weighted operator that stays in floating point, and why.
+        skipped: tensor name of each weighted operator that stays in floating point, and of each norm that was not
+            smoothed, and why.
     """
 
     table: CalibrationTable | None
@@ -38,8 +42,12 @@ def quantize(
     calibrator: Any,
     arguments: tuple[Any, ...],
     device: torch.device,
+    smooth_quant: float | None = None,
 ) -> Quantization:
     """Quantizes a lowered graph in place.
+
+    A table belongs to the graph that was quantized: with ``smooth_quant``, to the smoothed one, whose tensors and
+    fingerprints differ with the factors.
 
     Args:
         graph_module: the lowered FP32 graph.
@@ -47,6 +55,7 @@ def quantize(
         calibrator: gives the scales; a ``Calibrator``, or one that was written for TensorRT.
         arguments: the model's arguments with an ``Input`` for each tensor.
         device: where to calibrate unless the calibrator names a device.
+        smooth_quant: alpha of SmoothQuant, which runs the calibrator's data once more; None to leave it out.
 
     Raises:
         SettingsError: there is no calibrator, or something else in its place.
@@ -58,22 +67,43 @@ def quantize(
             "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
             "CacheCalibrator(cache_file) to reuse a calibration table."
         )
+    served = as_calibrator(calibrator)
+    skipped: dict[str, str] = {}
+    if smooth_quant is not None:
+
+        def measure(values: Sequence[Node]) -> Mapping[str, Tensor]:
+            groups = [(value,) for value in values]
+            request = _request(graph_module, groups, arguments, device)
+            if not isinstance(served, Calibrator):  # it only has the method that all need
+                return Calibrator.channel_maxima(served, request)
+            return served.channel_maxima(request)
+
+        skipped.update(smooth(graph_module, taken, smooth_quant, measure))
     placement = place(graph_module, taken)
-    skipped = {layer_name(node): reason for node, reason in placement.skipped.items()}
+    skipped.update({layer_name(node): reason for node, reason in placement.skipped.items()})
     if not placement.readers:
         return Quantization(None, skipped)
+    request = _request(graph_module, placement.groups, arguments, device)
+    table = served.calibrate(request)
+    insert_qdq(graph_module, placement, table)
+    return Quantization(table, skipped)
+
+
+def _request(
+    graph_module: GraphModule,
+    groups: Sequence[tuple[Node, ...]],
+    arguments: tuple[Any, ...],
+    device: torch.device,
+) -> CalibrationRequest:
     hashes = fingerprints(graph_module)
     output = next(iter(reversed(graph_module.graph.nodes)))
-    nodes = {layer_name(node): node for group in placement.groups for node in group}
-    request = CalibrationRequest(
+    nodes = {layer_name(node): node for group in groups for node in group}
+    return CalibrationRequest(
         graph=graph_module,
-        groups=tuple(tuple(layer_name(node) for node in group) for group in placement.groups),
+        groups=tuple(tuple(layer_name(node) for node in group) for group in groups),
         nodes=nodes,
         fingerprints={name: hashes[node] for name, node in nodes.items()},
         graph_hash=hashes[output],
         arguments=arguments,
         device=device,
     )
-    table = as_calibrator(calibrator).calibrate(request)
-    insert_qdq(graph_module, placement, table)
-    return Quantization(table, skipped)
