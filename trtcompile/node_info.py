@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 #: Key of ``node.meta`` with the stable tensor name that calibration tables and layers use.
 TENSOR_NAME = "tensor_name"
+#: Key of ``node.meta`` of a layer that a norm was folded into, with the norm's ``nn_module_stack``: the layer now
+#: computes what the norm did.
+FOLDED_NORM = "folded_norm"
 
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)'

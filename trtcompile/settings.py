@@ -163,6 +163,9 @@ class CompileSpec:
             elsewhere only if listed, else FP32.
         calibrator: gives the activation scales for INT8: a calibrator of ``trtcompile.ptq``, or an object of a class
             derived from one of TensorRT's calibrators.
+        smooth_quant: alpha of SmoothQuant, from 0 to 1, such as 0.5: moves outliers behind the norms of a transformer
+            into the weights of the linear layers that read them, as ``trtcompile.ptq.smooth_quant`` describes. Runs the
+            calibrator's data once more. The calibration table is for the smoothed model. None leaves it out.
         device: a ``Device`` or anything that ``Device.from_any`` reads.
         min_block_size: when a model does not fit into one engine, engines with fewer operators than this
             are run by PyTorch instead.
@@ -194,6 +197,7 @@ class CompileSpec:
 
     enabled_precisions: frozenset[torch.dtype] = frozenset({torch.float32})
     calibrator: Any = None
+    smooth_quant: float | None = None
     device: Device = dataclasses.field(default_factory=Device)
     min_block_size: int = 5
     torch_executed_ops: frozenset[str] = frozenset()
@@ -250,6 +254,7 @@ class CompileSpec:
                 f"{', '.join(self.placement_options)} was given, but enabled_precisions has no torch.int8, so it would "
                 "have no effect. Add torch.int8 to enabled_precisions or drop the option."
             )
+        self._check_smooth_quant()
 
     def _check_calibrator(self) -> None:
         if self.calibrator is not None and not self.uses_int8:
@@ -263,6 +268,20 @@ class CompileSpec:
             raise SettingsError(
                 f"calibrator is a {type(self.calibrator).__name__}, which is not a calibrator. Wrap a DataLoader as "
                 "trtcompile.ptq.DataLoaderCalibrator(dataloader)."
+            )
+
+    def _check_smooth_quant(self) -> None:
+        alpha = self.smooth_quant
+        if alpha is None:
+            return
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            raise SettingsError(
+                f"smooth_quant is {alpha!r}. Use a number from 0 to 1, such as 0.5, or None."
+            )
+        if not self.uses_int8:
+            raise SettingsError(
+                f"smooth_quant is {alpha!r}, but enabled_precisions has no torch.int8, so it would have no effect. Add "
+                "torch.int8 to enabled_precisions, and a calibrator, or drop smooth_quant."
             )
 
     @property
@@ -310,6 +329,7 @@ class CompileSpec:
                 str(p).removeprefix("torch.") for p in self.enabled_precisions
             ),
             "calibrator": None if self.calibrator is None else repr(self.calibrator),
+            "smooth_quant": self.smooth_quant,
             "device": {
                 "device_type": self.device.device_type.name,
                 "gpu_id": self.device.gpu_id,

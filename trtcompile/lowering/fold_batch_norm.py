@@ -7,6 +7,7 @@ from torch.fx import GraphModule, Node
 
 from trtcompile.lowering.batch_norm import BatchNorm, read_batch_norm, replace_batch_norm
 from trtcompile.lowering.constants import add_constant, constant_of
+from trtcompile.node_info import FOLDED_NORM
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
@@ -57,6 +58,7 @@ def _fold(graph_module: GraphModule, node: Node, norm: BatchNorm) -> bool:
     new_weight = add_constant(graph_module, f"{name}_folded", weight_value, before=layer)
     new_bias = add_constant(graph_module, f"{name}_folded_bias", bias_value, before=layer)
     layer.args = (layer.args[0], new_weight, new_bias, *layer.args[3:])
+    layer.meta[FOLDED_NORM] = node.meta.get("nn_module_stack") or {}
     replace_batch_norm(node, layer)
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trtcompile.ptq.algorithms import CalibrationAlgo
 from trtcompile.ptq.analysis import Analysis, BudgetSearch, analyze, within_budget
 from trtcompile.ptq.calibrators import CacheCalibrator, Calibrator, DataLoaderCalibrator
+from trtcompile.ptq.native_cache import CacheReport
 from trtcompile.ptq.native_classes import (
     IInt8Calibrator,
     IInt8EntropyCalibrator,
@@ -18,6 +19,7 @@ __all__ = [
     "Analysis",
     "BudgetSearch",
     "CacheCalibrator",
+    "CacheReport",
     "CalibrationAlgo",
     "CalibrationTable",
     "Calibrator",

@@ -29,7 +29,7 @@ from typing import Any
 
 from trtcompile.atomic_files import replace_files
 from trtcompile.errors import CalibrationError
-from trtcompile.ptq.algorithms import CalibrationAlgo
+from trtcompile.ptq.algorithms import ALL_ZERO_SCALE, CalibrationAlgo
 from trtcompile.ptq.table import (
     CalibrationTable,
     Provenance,
@@ -45,7 +45,7 @@ SIDECAR_FORMAT = 1
 _MAGIC = b"TRT-"
 _HEADER = re.compile(r"TRT-(\d+)-(\w+)\s*")
 _ENTRY = re.compile(
-    r"(?P<name>.*): (?P<scale>[0-9a-fA-F]{8})\s*"
+    r"(?P<name>.*): (?P<scale>[0-9a-fA-F]{8}|0)\s*"
 )  # greedy: the last ": " separates
 _ALGORITHMS = {algo.value: algo for algo in CalibrationAlgo}
 
@@ -170,7 +170,9 @@ def parse_text(text: bytes, source: str) -> tuple[dict[str, float], CalibrationA
         entry = _ENTRY.fullmatch(line)
         if entry is None:
             raise refuse(number, line, "a line is '<tensor name>: <8 hexadecimal digits>'")
-        scale = struct.unpack(">f", bytes.fromhex(entry["scale"]))[0]
+        # TensorRT 10.6 writes 0 for a tensor that was zero throughout calibration.
+        digits = entry["scale"]
+        scale = ALL_ZERO_SCALE if digits == "0" else struct.unpack(">f", bytes.fromhex(digits))[0]
         name = entry["name"]
         wrong = problem_of_name(name) or problem_of_scale(scale)
         if name in scales:

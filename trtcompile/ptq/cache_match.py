@@ -9,6 +9,7 @@ from pathlib import Path
 from trtcompile.errors import CalibrationError, CalibrationWarning
 from trtcompile.ptq.algorithms import CalibrationAlgo, options_of
 from trtcompile.ptq.cache_file import CachedTable, read_cache
+from trtcompile.ptq.native_cache import CacheReport
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable, Provenance
 
@@ -60,11 +61,7 @@ def matched_table(
         CalibrationError: it was made with another algorithm or other options or for another model,
             lacks tensors, or gives different scales to tensors that must share one.
     """
-    if cached.table.algo is not algo:
-        raise CalibrationError(
-            f"{source} was made with {cached.table.algo.name}, not {algo.name}. Pass "
-            f"algo_type=CalibrationAlgo.{cached.table.algo.name}, or calibrate again."
-        )
+    _check_algorithm(cached, source, algo)
     provenance = cached.table.provenance
     if provenance is not None and algo_options is not None:
         used = options_of(algo, provenance.algo_options)
@@ -107,6 +104,56 @@ def matched_table(
         )
     scales = {name: cached.table[name] for name in request.names}
     return CalibrationTable(scales, algo=algo, provenance=_restricted(provenance, request))
+
+
+def has_names_of(cached: CachedTable, request: CalibrationRequest) -> bool:
+    """Whether a cache speaks of tensors by the names that trtcompile gives them: ``matched_table`` is for it."""
+    return cached.table.provenance is not None or all(n in cached.table for n in request.names)
+
+
+def check_is_native(cached: CachedTable, source: str, algo: CalibrationAlgo) -> None:
+    """Checks that the entries of a cache may be matched with a model's tensors.
+
+    Raises:
+        CalibrationError: it was made with another algorithm, or has a sidecar, which says what its names are.
+    """
+    _check_algorithm(cached, source, algo)
+    if cached.table.provenance is not None:
+        raise CalibrationError(
+            f"{source} has a sidecar that says which tensors its scales are for, so that names= and onnx_file= have "
+            "no use. Leave them out."
+        )
+
+
+def table_of_report(report: CacheReport, algo: CalibrationAlgo) -> CalibrationTable:
+    """The scales of a cache that was matched with all tensors of a model, and a ``CalibrationWarning`` about it.
+
+    Raises:
+        CalibrationError: tensors are missing.
+    """
+    total = len(report.matched) + len(report.missing)
+    if report.missing:
+        raise CalibrationError(
+            f"{report.source} lacks {len(report.missing)} of the {total} tensors of this model: "
+            f"{_listed([repr(name) for name in report.missing])}. Calibrate this model, or give "
+            "CacheCalibrator(names={tensor: name in the cache}) or, for a cache that was made from ONNX, "
+            f"CacheCalibrator(onnx_file=...).\n{report}"
+        )
+    warnings.warn(
+        f"{report.source} is used unverified: nothing in it says which model it is for. All {total} tensors of this "
+        "model were matched with its entries, as print(calibrator.report) shows.",
+        CalibrationWarning,
+        stacklevel=3,
+    )
+    return CalibrationTable({match.tensor: match.scale for match in report.matched}, algo=algo)
+
+
+def _check_algorithm(cached: CachedTable, source: str, algo: CalibrationAlgo) -> None:
+    if cached.table.algo is not algo:
+        raise CalibrationError(
+            f"{source} was made with {cached.table.algo.name}, not {algo.name}. Pass "
+            f"algo_type=CalibrationAlgo.{cached.table.algo.name}, or calibrate again."
+        )
 
 
 def _restricted(provenance: Provenance | None, request: CalibrationRequest) -> Provenance | None:

@@ -16,9 +16,17 @@ from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsErro
 from trtcompile.ptq import processes
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, options_of, scale_of
 from trtcompile.ptq.auto import Simulation, auto_amax
-from trtcompile.ptq.cache_file import check_can_write, write_cache
-from trtcompile.ptq.cache_match import table_from_cache
-from trtcompile.ptq.collect import Statistics, collect
+from trtcompile.ptq.cache_file import check_can_write, read_cache, write_cache
+from trtcompile.ptq.cache_match import (
+    check_is_native,
+    has_names_of,
+    matched_table,
+    table_from_cache,
+    table_of_report,
+)
+from trtcompile.ptq.channel_maxima import ChannelMaxima, Maxima
+from trtcompile.ptq.collect import Statistics, collect, show
+from trtcompile.ptq.native_cache import CacheReport, match_cache
 from trtcompile.ptq.progress import batch_count, with_progress
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable, Provenance
@@ -37,6 +45,20 @@ class Calibrator(abc.ABC):
         Raises:
             CalibrationError: there are no usable scales.
         """
+
+    def channel_maxima(self, request: CalibrationRequest) -> Mapping[str, torch.Tensor]:
+        """The largest absolute value of each channel of the tensors ``[..., C]`` that a request names, for SmoothQuant.
+
+        Returns:
+            Tensor name -> float32 ``[C]`` on the CPU.
+
+        Raises:
+            CalibrationError: the calibrator has no data to measure them on.
+        """
+        raise CalibrationError(
+            f"smooth_quant needs data to run twice, which a {type(self).__name__} does not have. Use a "
+            "DataLoaderCalibrator, or drop smooth_quant."
+        )
 
 
 class DataLoaderCalibrator(Calibrator):
@@ -127,19 +149,35 @@ class DataLoaderCalibrator(Calibrator):
         device = usable_device(self.device, request.device)
 
         def run() -> Statistics:
-            return collect(
-                request,
-                with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress),
-                device=device,
-            )
+            return collect(request, self._batches(), device=device)
 
-        statistics = processes.merged_statistics(run) if self.distributed else run()
+        statistics = processes.merged(run) if self.distributed else run()
         self._last = statistics, _Tensors(request, device)
         # Simulated errors may differ by rounding between unlike GPUs, and all need the same table.
         table = processes.made_by_the_first(self.table) if self.distributed else self.table()
         if self.cache_file is not None and (not self.distributed or processes.is_the_first()):
             write_cache(self.cache_file, table)
         return table
+
+    def channel_maxima(self, request: CalibrationRequest) -> Mapping[str, torch.Tensor]:
+        """Runs the data, also with ``use_cache``: the cache is for the graph that the maxima lead to.
+
+        Raises:
+            CalibrationError: the data cannot be used.
+        """
+        if self.distributed:
+            processes.check_initialized()
+
+        def run() -> Maxima:
+            device = usable_device(self.device, request.device)
+            observers = {request.nodes[name]: ChannelMaxima(device) for name in request.names}
+            show(request, self._batches(), observers, device=device)
+            return Maxima({n: observers[request.nodes[n]].largest for n in request.names})
+
+        return (processes.merged(run) if self.distributed else run()).largest
+
+    def _batches(self) -> Iterable[Any]:
+        return with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress)
 
     def _exists(self, cache_file: Path) -> bool:
         exists = cache_file.exists()
@@ -204,10 +242,22 @@ class DataLoaderCalibrator(Calibrator):
 class CacheCalibrator(Calibrator):
     """Takes scales from a calibration cache file, which it never writes.
 
+    The file is one that a ``DataLoaderCalibrator`` wrote, or TensorRT itself, for the same model exported to ONNX or
+    rebuilt with the network API. TensorRT's names for tensors are matched with the model's as ``match_cache``
+    describes; ``print(calibrator.report)`` shows how. A tensor whose scale is not found that way is an error that
+    lists all, and ``names`` can tell it.
+
     Args:
-        cache_file: a cache that a ``DataLoaderCalibrator`` wrote, or one in TensorRT's format from
-            elsewhere whose tensor names are this model's.
+        cache_file: the cache, of any version of TensorRT.
         algo_type: the algorithm that the cache must have been made with.
+        names: tensor -> name in the file, such as ``{"relu_3": "217"}``, for tensors that are not found otherwise, or
+            not rightly. The report has the names of both.
+        onnx_file: the ONNX file that TensorRT parsed when it wrote the cache; it tells what the names in the cache
+            are, whatever they look like. Needs the package ``onnx``.
+
+    Attributes:
+        report: how the last cache of TensorRT's was matched, also if tensors were missing; None before that, and for
+            a cache with the model's own names.
 
     Raises:
         SettingsError: an argument has the wrong type.
@@ -218,21 +268,36 @@ class CacheCalibrator(Calibrator):
         cache_file: str | os.PathLike[str],
         *,
         algo_type: CalibrationAlgo = CalibrationAlgo.ENTROPY_CALIBRATION_2,
+        names: Mapping[str, str] | None = None,
+        onnx_file: str | os.PathLike[str] | None = None,
     ) -> None:
         options_of(algo_type)
         self.cache_file = _as_path(cache_file)
         self.algo_type = algo_type
+        self.names = _as_names(names)
+        self.onnx_file = None if onnx_file is None else _as_path(onnx_file, "onnx_file")
+        self.report: CacheReport | None = None
 
     def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
         """Reads the scales of a request's tensors.
 
         Raises:
-            CalibrationError: the file is missing, corrupted, or not for this model and algorithm.
+            CalibrationError: a file is missing or corrupted, or the cache is not for this model and algorithm.
+            SettingsError: ``onnx_file`` cannot be read without the package ``onnx``.
         """
-        return table_from_cache(self.cache_file, request, self.algo_type)
+        self.report = None
+        cached = read_cache(self.cache_file)
+        source = f"The calibration cache {str(self.cache_file)!r}"
+        if not self.names and self.onnx_file is None and has_names_of(cached, request):
+            return matched_table(cached, source, request, self.algo_type)
+        check_is_native(cached, source, self.algo_type)
+        self.report = match_cache(cached.table, source, request, self.names, self.onnx_file)
+        return table_of_report(self.report, self.algo_type)
 
     def __repr__(self) -> str:
-        return f"CacheCalibrator({str(self.cache_file)!r}, algo_type={self.algo_type})"
+        more = f", names={self.names}" if self.names else ""
+        more += "" if self.onnx_file is None else f", onnx_file={str(self.onnx_file)!r}"
+        return f"CacheCalibrator({str(self.cache_file)!r}, algo_type={self.algo_type}{more})"
 
 
 class _Tensors:
@@ -291,10 +356,21 @@ def _check_bool(name: str, value: object) -> None:
         raise SettingsError(f"{name} is {value!r}, not a bool. Use True or False.")
 
 
-def _as_path(value: object) -> Path:
+def _as_path(value: object, name: str = "cache_file") -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise SettingsError(f"cache_file is {value!r}. Give the path of a file.")
+        raise SettingsError(f"{name} is {value!r}. Give the path of a file.")
     return Path(value)
+
+
+def _as_names(value: object) -> dict[str, str]:
+    names = {} if value is None else value
+    if not isinstance(names, Mapping) or not all(
+        isinstance(text, str) for pair in names.items() for text in pair
+    ):
+        raise SettingsError(
+            f"names is {value!r}. Give a dictionary such as {{'relu_3': '/layer1/relu/Relu_output_0'}}, or None."
+        )
+    return dict(names)
 
 
 def as_device(value: object) -> torch.device | None:

@@ -13,8 +13,9 @@ from torch import Tensor, fx
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.batches import FittedBatch, fit_batches
 from trtcompile.ptq.graph_copy import copied_to
-from trtcompile.ptq.histogram import AbsHistogram, find_nonfinite
+from trtcompile.ptq.histogram import AbsHistogram
 from trtcompile.ptq.input_sample import InputSample
+from trtcompile.ptq.observer import Observer, find_nonfinite
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -92,24 +93,54 @@ def collect(
     """
     nodes = {name: request.nodes[name] for name in request.names}
     histograms = {node: AbsHistogram(device) for node in nodes.values()}
-    graph = _ObservedGraph(request.graph, nodes, histograms, device)
-    samples = 0
     inputs = InputSample()
+    samples = show(request, loader, histograms, device=device, inputs=inputs)
+    order = {node: position for position, node in enumerate(histograms)}
+    positions = {name: order[node] for name, node in nodes.items()}
+    return Statistics(tuple(histograms.values()), positions, samples, inputs)
+
+
+def show(
+    request: CalibrationRequest,
+    loader: Iterable[Any],
+    observers: Mapping[fx.Node, Observer],
+    *,
+    device: torch.device,
+    inputs: InputSample | None = None,
+) -> int:
+    """Runs a request's graph over a loader, as ``collect`` does, and shows nodes' values to observers.
+
+    Args:
+        request: the graph and its tensors.
+        loader: yields batches that ``fit_batches`` can fit to the request's inputs.
+        observers: of nodes of the graph.
+        device: where to run.
+        inputs: is shown the inputs.
+
+    Returns:
+        How many samples were run.
+
+    Raises:
+        CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the
+            graph fails on a batch.
+    """
+    names = {node: name for name, node in request.nodes.items()}
+    graph = _ObservedGraph(request.graph, names, observers, device)
+    samples = 0
     with kept_random_state():
         # The loader's own code runs outside of no_grad: what it creates may outlive calibration.
         for batch in fit_batches(loader, request.arguments, device):
-            keys = inputs.keys_of(batch)
+            keys = None if inputs is None else inputs.keys_of(batch)
             graph.run(batch)
-            inputs.update(batch, keys.tolist())  # late: reading the keys waits for the device
+            if inputs is not None and keys is not None:
+                inputs.update(batch, keys.tolist())  # late: reading the keys waits for the device
             samples += batch.valid
     if samples == 0:
         raise CalibrationError(
             "The calibration data has no samples. Give a dataloader with at least one batch that "
             "has rows."
         )
-    order = {node: position for position, node in enumerate(histograms)}
-    positions = {name: order[node] for name, node in nodes.items()}
-    return Statistics(tuple(histograms.values()), positions, samples, inputs)
+    return samples
 
 
 def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
@@ -121,33 +152,31 @@ def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
     return value
 
 
-class _Counter:
-    """Shows values to the histograms of the nodes that gave them."""
+class _Shown:
+    """Shows values to the observers of the nodes that gave them."""
 
-    def __init__(
-        self, nodes: Mapping[str, fx.Node], histograms: Mapping[fx.Node, AbsHistogram]
-    ) -> None:
-        self._names = {node: name for name, node in nodes.items()}
-        self._histograms = histograms
+    def __init__(self, names: Mapping[fx.Node, str], observers: Mapping[fx.Node, Observer]) -> None:
+        self._names = names
+        self._observers = observers
         self.batch: FittedBatch | None = None
 
-    def count(self, node: fx.Node, value: Any) -> None:
-        """Counts the part of a node's value that belongs to real samples."""
+    def show(self, node: fx.Node, value: Any) -> None:
+        """Shows the part of a node's value that belongs to real samples."""
         batch = self.batch
         with self._naming(node):
             if not isinstance(value, Tensor) or batch is None:
                 raise CalibrationError(
                     f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
                 )
-            self._histograms[node].update(samples_of(value, batch))
+            self._observers[node].update(samples_of(value, batch))
 
     def check_finite(self) -> None:
         """Raises if some value was NaN or infinity; waits for the device once."""
-        bad = find_nonfinite(list(self._histograms.values()))
+        bad = find_nonfinite(list(self._observers.values()))
         if bad is not None:
-            node, histogram = list(self._histograms.items())[bad]
+            node, observer = list(self._observers.items())[bad]
             with self._naming(node):
-                histogram.check_finite()
+                observer.check_finite()
 
     @contextlib.contextmanager
     def _naming(self, node: fx.Node) -> Iterator[None]:
@@ -161,20 +190,20 @@ class _Counter:
             ) from error
 
 
-class _Observer(torch.nn.Module):
+class _Beside(torch.nn.Module):
     """What stands beside an observed node."""
 
-    def __init__(self, counter: _Counter, node: fx.Node) -> None:
+    def __init__(self, shown: _Shown, node: fx.Node) -> None:
         super().__init__()
-        self._counter, self._node = counter, node
+        self._shown, self._node = shown, node
 
     def forward(self, value: Any) -> None:
-        """Counts a value."""
-        self._counter.count(self._node, value)
+        """Shows a value."""
+        self._shown.show(self._node, value)
 
 
 class _ObservedGraph:
-    """A copy of a graph in which each observed value also goes to its histogram.
+    """A copy of a graph in which each observed value also goes to its observer.
 
     It runs as the code that FX generates for it, which costs less than interpreting it, and frees
     each value as soon as nothing needs it.
@@ -183,23 +212,23 @@ class _ObservedGraph:
     def __init__(
         self,
         graph: fx.GraphModule,
-        nodes: Mapping[str, fx.Node],
-        histograms: Mapping[fx.Node, AbsHistogram],
+        names: Mapping[fx.Node, str],
+        observers: Mapping[fx.Node, Observer],
         device: torch.device,
     ) -> None:
         self._device = device
-        self._counter = _Counter(nodes, histograms)
+        self._shown = _Shown(names, observers)
         self._graph, copies = copied_to(graph, device)
-        for number, node in enumerate(histograms):
+        for number, node in enumerate(observers):
             name = f"_observer_{number}"
-            self._graph.add_module(name, _Observer(self._counter, node))
+            self._graph.add_module(name, _Beside(self._shown, node))
             with self._graph.graph.inserting_after(copies[node]):
                 self._graph.graph.call_module(name, (copies[node],))
         self._graph.recompile()
 
     def run(self, batch: FittedBatch) -> None:
         """Runs one batch."""
-        self._counter.batch = batch
+        self._shown.batch = batch
         try:
             with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 # Not the module itself: called, it would print where in the code an error arose.
@@ -212,4 +241,4 @@ class _ObservedGraph:
                 f"{type(error).__name__}: {error}. Check that the model runs on this data in "
                 "PyTorch."
             ) from error
-        self._counter.check_finite()
+        self._shown.check_finite()

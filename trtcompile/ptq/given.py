@@ -50,6 +50,11 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             f"{', '.join(spec.placement_options)} was given, but the model comes quantized, and where INT8 is it says "
             "itself. Drop the option, or give the model as it was before quantization."
         )
+    if spec.smooth_quant is not None:
+        raise SettingsError(
+            f"smooth_quant is {spec.smooth_quant!r}, but the model comes quantized, with scales of its own. Drop "
+            "smooth_quant, or give the model as it was before quantization."
+        )
     refused = {
         node: reason for node, reason in verdicts.items() if reason is not None and is_qdq(node)
     }

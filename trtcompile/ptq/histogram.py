@@ -116,6 +116,11 @@ class AbsHistogram:
             self._counts = torch.zeros_like(self._counts).index_add_(0, bins, self._counts)
         self._exponent = torch.maximum(self._exponent, exponent)
 
+    @property
+    def finite(self) -> Tensor:
+        """Whether no NaN or infinity was seen: a bool scalar on the histogram's device."""
+        return self._finite
+
     def check_finite(self) -> None:
         """Waits for the device and raises if NaN or infinity was seen.
 
@@ -198,17 +203,6 @@ def occupied_bins(counts: Tensor) -> Tensor:
     """How many bins, from zero, hold all values of each histogram: int64 ``[histograms]``."""
     numbers = torch.arange(1, BINS + 1, device=counts.device)
     return torch.where(counts > 0, numbers, 0).amax(dim=1)
-
-
-def find_nonfinite(histograms: Sequence[AbsHistogram]) -> int | None:
-    """The index of the first histogram that was shown NaN or infinity, or None.
-
-    Waits for the device once. The histograms must be on one device.
-    """
-    if not histograms:
-        return None
-    finite: list[bool] = torch.stack([histogram._finite for histogram in histograms]).tolist()
-    return None if all(finite) else finite.index(False)
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -14,8 +14,14 @@ from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsErro
 from trtcompile.inputs import Input, flat_inputs
 from trtcompile.ptq.algorithms import CalibrationAlgo
 from trtcompile.ptq.cache_file import CachedTable, format_text, parse_text
-from trtcompile.ptq.cache_match import matched_table
+from trtcompile.ptq.cache_match import (
+    check_is_native,
+    has_names_of,
+    matched_table,
+    table_of_report,
+)
 from trtcompile.ptq.calibrators import Calibrator, DataLoaderCalibrator
+from trtcompile.ptq.native_cache import match_cache
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable
 
@@ -102,7 +108,8 @@ class NativeCalibrator(Calibrator):
                 "get_batch() gave no batch, and read_calibration_cache() no cache. Give the calibrator data."
             )
         if problem is not None:
-            warnings.warn(f"{problem} Calibrating anew.", CalibrationWarning, stacklevel=2)
+            said = str(problem).splitlines()[0]  # without the report of what was matched
+            warnings.warn(f"{said} Calibrating anew.", CalibrationWarning, stacklevel=2)
         table = DataLoaderCalibrator(
             _Once(first, batches),
             algo_type=algo,
@@ -193,4 +200,7 @@ def _from_cache(
     scales, made_with = parse_text(text, "read_calibration_cache()")
     doubt = "nothing in it says which model it is for"
     cached = CachedTable(CalibrationTable(scales, algo=made_with), doubt)
-    return matched_table(cached, _SOURCE, request, algo)
+    if has_names_of(cached, request):
+        return matched_table(cached, _SOURCE, request, algo)
+    check_is_native(cached, _SOURCE, algo)
+    return table_of_report(match_cache(cached.table, _SOURCE, request), algo)

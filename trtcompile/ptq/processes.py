@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from trtcompile.errors import CalibrationError
+from trtcompile.ptq.channel_maxima import Maxima
 from trtcompile.ptq.collect import Statistics
 
 T = TypeVar("T")
+#: What a process finds out about its part of the data.
+Found = TypeVar("Found", Statistics, Maxima)
 
 
 def check_initialized() -> None:
@@ -63,8 +66,8 @@ def made_by_the_first(make: Callable[[], T]) -> T:
     return made
 
 
-def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
-    """Collects in each process, and merges the statistics of all, which each then has.
+def merged(collect: Callable[[], Found]) -> Found:
+    """Collects in each process, and merges what all found out, which each then has.
 
     Counts are whole numbers, so the result does not depend on how the data was divided.
 
@@ -75,7 +78,7 @@ def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
         CalibrationError: it failed in some process; then it is raised in all of them, so that none
             waits for ever.
     """
-    own: Statistics | None = None
+    own: Found | None = None
     problem: CalibrationError | None = None
     try:
         own = collect()
@@ -88,7 +91,7 @@ def merged_statistics(collect: Callable[[], Statistics]) -> Statistics:
     for rank, theirs in enumerate(shared):
         if isinstance(theirs, str):
             raise CalibrationError(f"Calibration failed in process {rank}: {theirs}")
-    merged: Statistics = shared[0]
+    together: Found = shared[0]
     for theirs in shared[1:]:
-        merged = merged.merged(theirs)
-    return merged
+        together = together.merged(theirs)
+    return together

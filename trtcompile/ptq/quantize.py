@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import SettingsError
 from trtcompile.node_info import layer_name
+from trtcompile.ptq.calibrators import Calibrator
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
-from trtcompile.ptq.placement import Placement, place
+from trtcompile.ptq.placement import Decision, Placement, place
 from trtcompile.ptq.request import CalibrationRequest, Reader
+from trtcompile.ptq.smooth_quant import smooth
 from trtcompile.ptq.table import CalibrationTable
 from trtcompile.settings import CompileSpec
 
@@ -42,6 +45,9 @@ def quantize(
 ) -> Quantization:
     """Quantizes a lowered graph in place.
 
+    A table belongs to the graph that was quantized: with ``smooth_quant``, to the smoothed one, whose tensors and
+    fingerprints differ with the factors.
+
     Args:
         graph_module: the lowered FP32 graph.
         taken: the operators that TensorRT takes.
@@ -59,29 +65,55 @@ def quantize(
             "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
             "CacheCalibrator(cache_file) to reuse a calibration table."
         )
+    served = as_calibrator(spec.calibrator)
+    unsmoothed: dict[Node, str] = {}
+    if spec.smooth_quant is not None:
+
+        def measure(values: Sequence[Node]) -> Mapping[str, Tensor]:
+            groups = [(value,) for value in values]
+            request = _request(graph_module, groups, arguments, device)
+            if not isinstance(served, Calibrator):  # it only has the method that all need
+                return Calibrator.channel_maxima(served, request)
+            return served.channel_maxima(request)
+
+        unsmoothed = smooth(graph_module, taken, spec.smooth_quant, measure)
     placement = place(graph_module, taken, spec)
+    for norm, reason in unsmoothed.items():
+        placement.skipped[norm] = Decision("smooth_quant", reason)
     if not placement.readers:
         return Quantization(None, placement)
+    request = _request(graph_module, placement.groups, arguments, device, _readers(placement))
+    table = served.calibrate(request)
+    insert_qdq(graph_module, placement, table)
+    return Quantization(table, placement)
+
+
+def _request(
+    graph_module: GraphModule,
+    groups: Sequence[tuple[Node, ...]],
+    arguments: tuple[Any, ...],
+    device: torch.device,
+    readers: Mapping[str, tuple[Reader, ...]] | None = None,
+) -> CalibrationRequest:
     hashes = fingerprints(graph_module)
     output = next(iter(reversed(graph_module.graph.nodes)))
-    nodes = {layer_name(node): node for group in placement.groups for node in group}
-    request = CalibrationRequest(
+    nodes = {layer_name(node): node for group in groups for node in group}
+    return CalibrationRequest(
         graph=graph_module,
-        groups=tuple(tuple(layer_name(node) for node in group) for group in placement.groups),
+        groups=tuple(tuple(layer_name(node) for node in group) for group in groups),
         nodes=nodes,
         fingerprints={name: hashes[node] for name, node in nodes.items()},
         graph_hash=hashes[output],
         arguments=arguments,
         device=device,
-        readers=_readers(placement),
+        readers=readers or {},
     )
-    table = as_calibrator(spec.calibrator).calibrate(request)
-    insert_qdq(graph_module, placement, table)
-    return Quantization(table, placement)
 
 
 def _readers(placement: Placement) -> dict[str, tuple[Reader, ...]]:
-    weighted = {w.node: Reader(w.node, w.weight, w.weight_axis) for w in placement.weighted.values()}
+    weighted = {
+        w.node: Reader(w.node, w.weight, w.weight_axis) for w in placement.weighted.values()
+    }
     return {
         layer_name(value): tuple(weighted.get(node, Reader(node)) for node in nodes)
         for value, nodes in placement.readers.items()

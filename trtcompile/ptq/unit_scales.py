@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from trtcompile.ptq.algorithms import CalibrationAlgo
 from trtcompile.ptq.calibrators import Calibrator
 from trtcompile.ptq.request import CalibrationRequest
@@ -15,3 +17,7 @@ class UnitScales(Calibrator):
         """A table of ones."""
         scales = dict.fromkeys(request.names, 1.0)
         return CalibrationTable(scales, algo=CalibrationAlgo.MINMAX_CALIBRATION, provenance=None)
+
+    def channel_maxima(self, request: CalibrationRequest) -> dict[str, torch.Tensor]:
+        """Ones."""
+        return {n: torch.ones(node.meta["val"].shape[-1]) for n, node in request.nodes.items()}

@@ -442,7 +442,7 @@ class TestCache:
         ):
             CacheCalibrator(cache_file).calibrate(grouped)
 
-    @pytest.mark.parametrize("text", [b"", b"\x00\x01\x02", b"TRT-1-EntropyCalibration2\nx: 0\n"])
+    @pytest.mark.parametrize("text", [b"", b"\x00\x01\x02", b"TRT-1-EntropyCalibration2\nx: 00\n"])
     def test_a_corrupted_cache_is_left_alone(
         self, request_: CalibrationRequest, cache_file: Path, text: bytes
     ) -> None:

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trtcompile.errors import CalibrationError
-from trtcompile.ptq.histogram import BINS, MIN_EXPONENT, AbsHistogram, find_nonfinite
+from trtcompile.ptq.histogram import BINS, MIN_EXPONENT, AbsHistogram
+from trtcompile.ptq.observer import find_nonfinite
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
