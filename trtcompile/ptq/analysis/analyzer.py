@@ -7,17 +7,23 @@ from typing import Any
 
 import torch
 
-from trtcompile.errors import CalibrationError, SettingsError
+from trtcompile.errors import SettingsError
 from trtcompile.node_info import module_path, operator_name, source_line
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, distinct_algorithms
+from trtcompile.ptq.analysis.arguments import check_bool, check_max_batches, device_of
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
-from trtcompile.ptq.analysis.layers import QuantizedLayer, QuantizedLayers, tensor_of
+from trtcompile.ptq.analysis.layers import (
+    QuantizedLayer,
+    QuantizedLayers,
+    quantized_layers,
+    tensor_of,
+)
 from trtcompile.ptq.analysis.observe import ObservedLayer, ObservedTensor, Observer
 from trtcompile.ptq.analysis.result import Analysis, HistogramSummary, LayerRow, TensorRow
 from trtcompile.ptq.analysis.scores import Metric, check_metric
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
-from trtcompile.ptq.calibrators import as_device, check_dataloader, usable_device
+from trtcompile.ptq.calibrators import check_dataloader
 from trtcompile.ptq.histogram import BINS, AbsHistogram
 
 #: Bins of a summary over the range of a histogram.
@@ -74,7 +80,7 @@ def analyze(
             "higher_is_better is False, but metric is 'sqnr', of which more is better. Drop higher_is_better."
         )
     where = device_of(device)
-    structure = quantized_layers(compiled)
+    structure = quantized_layers(compiled.lowered)
     simulation = SwitchedSimulation(compiled.lowered, structure, where)
     observer = Observer(simulation, structure, where)
     singles: list[tuple[str, ...]] = [(name,) for name in structure.names] if sensitivity else []
@@ -106,53 +112,6 @@ def analyze(
         metric_quantized=whole.metric,
         output_sqnr_db=whole.sqnr_db,
     )
-
-
-def quantized_layers(compiled: Simulated) -> QuantizedLayers:
-    """The quantized layers of a simulation.
-
-    Raises:
-        CalibrationError: it has none.
-    """
-    structure = QuantizedLayers(compiled.lowered)
-    if not structure.layers:
-        raise CalibrationError(
-            "the lowered graph has nothing that is quantized, so there is nothing to analyze. Compile the model with "
-            "torch.int8 in enabled_precisions and a calibrator; print(compiled.report) says what was left out of INT8."
-        )
-    return structure
-
-
-def device_of(device: torch.device | str | None) -> torch.device:
-    """Where to run: what was asked for if it is there.
-
-    Raises:
-        SettingsError: it is no device.
-        CalibrationError: this machine has no GPU of that number.
-    """
-    return usable_device(as_device(device), torch.device("cuda"))
-
-
-def check_bool(name: str, value: object) -> None:
-    """Refuses anything but True and False.
-
-    Raises:
-        SettingsError: it is something else.
-    """
-    if not isinstance(value, bool):
-        raise SettingsError(f"{name} is {value!r}, not a bool. Use True or False.")
-
-
-def check_max_batches(value: object) -> None:
-    """Refuses what is no number of batches.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise SettingsError(
-            f"max_batches is {value!r}. Use a whole number of at least 1, or None for all."
-        )
 
 
 def name_of(metric: Metric) -> str:

@@ -10,14 +10,10 @@ from typing import Any
 import torch
 
 from trtcompile.errors import CalibrationError, SettingsError
-from trtcompile.ptq.analysis.analyzer import (
-    check_bool,
-    check_max_batches,
-    device_of,
-    quantized_layers,
-)
+from trtcompile.ptq.analysis.arguments import check_bool, check_max_batches, device_of
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
+from trtcompile.ptq.analysis.layers import quantized_layers
 from trtcompile.ptq.analysis.scores import Metric, check_metric
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
 from trtcompile.ptq.calibrators import check_dataloader
@@ -104,7 +100,7 @@ def within_budget(
     """
     check_search(loader, metric, budget, higher_is_better, max_batches)
     where = device_of(device)
-    structure = quantized_layers(compiled)
+    structure = quantized_layers(compiled.lowered)
     simulation = SwitchedSimulation(compiled.lowered, structure, where)
 
     def measure(choices: Sequence[Collection[str]]) -> tuple[float, list[Quality]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
+from trtcompile.errors import CalibrationError
 from trtcompile.node_info import is_qdq, layer_name
 from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.operators import SUM
@@ -123,6 +124,21 @@ class QuantizedLayers:
         }
         weight = weights[0] if weights else None
         return QuantizedLayer(layer_name(node), node, weight, tuple(tensors))
+
+
+def quantized_layers(graph_module: GraphModule) -> QuantizedLayers:
+    """The quantized layers of a lowered graph.
+
+    Raises:
+        CalibrationError: it has none.
+    """
+    structure = QuantizedLayers(graph_module)
+    if not structure.layers:
+        raise CalibrationError(
+            "the lowered graph has nothing that is quantized, so there is nothing to analyze. Enable torch.int8 with a "
+            "calibrator; the report of trtcompile.dry_run says what was left out of INT8, and why."
+        )
+    return structure
 
 
 def tensor_of(quantizer: Node) -> str:
