@@ -377,9 +377,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="option ignored: torch_executed_ops by family",
-        file="trtcompile/partition/support.py",
-        old='return name in excluded or name.rpartition(".")[0] in excluded',
-        new="return name in excluded",
+        file="trtcompile/node_info.py",
+        old='return name in operators or name.rpartition(".")[0] in operators',
+        new="return name in operators",
         tests=("tests/py/partition/test_support.py::test_exclusion_by_overload_and_by_family",),
     ),
     Mutation(
