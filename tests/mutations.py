@@ -291,7 +291,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="batches: the last short batch dropped",
         file="trtcompile/ptq/batches.py",
-        old="    if pieces:\n        yield FittedBatch(layout.filled(pieces, held), held, size, last)\n",
+        old="    if pieces:\n        yield fitted(layout.filled(pieces, held), held, last)\n",
         new="",
         tests=(
             "tests/py/ptq/test_batches.py::test_the_remainder_is_filled_with_its_own_samples",
@@ -736,5 +736,45 @@ MUTATIONS: tuple[Mutation, ...] = (
         old="exponents = alpha * torch.log2(x) - (1 - alpha) * torch.log2(w)",
         new="exponents = (1 - alpha) * torch.log2(x) - alpha * torch.log2(w)",
         tests=("tests/py/ptq/test_smooth_quant.py::test_factors_are_those_of_the_formula",),
+    ),
+    Mutation(
+        name="auto calibration: the worst range",
+        file="trtcompile/ptq/auto.py",
+        old="amax[row.index(min(row))]",
+        new="amax[row.index(max(row))]",
+        tests=("tests/py/ptq/test_auto.py::test_it_avoids_what_fails_and_is_never_worse",),
+    ),
+    Mutation(
+        name="auto calibration: simulated with FP32 weights",
+        file="trtcompile/ptq/auto.py",
+        old="int8 = {} if reader.weight is None else",
+        new="int8 = {} if True else",
+        tests=("tests/py/ptq/test_auto.py::test_the_score_is_that_of_plain_loops",),
+    ),
+    Mutation(
+        name="auto calibration: the first samples are kept",
+        file="trtcompile/ptq/input_sample.py",
+        old="        for key in sorted(self.rows):\n",
+        new="        for key in self.rows:\n",
+        tests=(
+            "tests/py/ptq/test_input_sample.py::test_order_parts_and_batch_sizes_do_not_matter",
+        ),
+    ),
+    Mutation(
+        name="legacy calibration: bin 0 takes part in the regression",
+        file="trtcompile/ptq/legacy.py",
+        old="    y[0] = -LEVEL\n",
+        new="",
+        tests=(
+            "tests/py/ptq/test_legacy.py::test_the_range_is_tensorrts_on_its_bins[zeros]",
+            "tests/py/ptq/test_legacy.py::test_the_rule_value_by_value",
+        ),
+    ),
+    Mutation(
+        name="calibration: a thread's share is not counted",
+        file="trtcompile/ptq/histogram.py",
+        old="for part in flat.chunk(shares)\n",
+        new="for part in flat.chunk(shares)[1:]\n",
+        tests=("tests/py/ptq/test_histogram.py::test_threads_count_the_same",),
     ),
 )

@@ -2,6 +2,7 @@
 
 - A test marked ``gpu`` runs an engine. Without a GPU and a TensorRT for it the test is skipped,
   with the reason; with ``--require-gpu`` every skip of such a test is a failure.
+- One marked ``two_gpus`` as well is also skipped with one GPU, which is no failure.
 - ``--summary PATH`` writes what passed, failed, and was skipped, on which commit, versions, and
   device, as JSON.
 """
@@ -16,7 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from gpu_requirements import missing_for_gpu_tests
+from gpu_requirements import missing_for_gpu_tests, missing_for_two_gpus
 from run_summary import write_summary
 
 # No deadline: a busy machine is not a bug. The same examples in every run: a red run repeats.
@@ -72,6 +73,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=missing))
+        return
+    one_gpu = missing_for_two_gpus()
+    if one_gpu is not None:
+        for item in items:
+            if item.get_closest_marker("two_gpus"):
+                item.add_marker(pytest.mark.skip(reason=one_gpu))
+
+
+def _must_run(item: pytest.Item) -> bool:
+    """Whether a machine with a GPU can run a test that needs one."""
+    if not item.get_closest_marker("gpu"):
+        return False
+    needs_two = item.get_closest_marker("two_gpus") is not None
+    return not needs_two or missing_for_gpu_tests() is not None or missing_for_two_gpus() is None
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -84,7 +99,7 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
-    if item.config.getoption("require_gpu") and item.get_closest_marker("gpu"):
+    if item.config.getoption("require_gpu") and _must_run(item):
         _fail_if_skipped(report)
     return report
 

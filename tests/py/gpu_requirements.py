@@ -25,3 +25,11 @@ def missing_for_gpu_tests() -> str | None:
             "pip install 'trtcompile[tensorrt]'"
         )
     return None
+
+
+def missing_for_two_gpus() -> str | None:
+    """What a test with two GPUs lacks on a machine that can run GPU tests; None where it can run."""
+    count = torch.cuda.device_count()
+    if count >= 2:
+        return None
+    return f"this machine has {count} CUDA GPU: run on one with two"

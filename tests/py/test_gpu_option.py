@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 SUITE = """
 import pytest
@@ -29,18 +31,28 @@ def test_known():
     assert False
 """
 
+ON_TWO_GPUS = """
+import pytest
+
+@pytest.mark.gpu
+@pytest.mark.two_gpus
+def test_on_two():
+    pass
+"""
+
 SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')\n"
 
 
 def run_suite(
-    folder: Path, *options: str, missing: str | None = None
+    folder: Path, *options: str, missing: str | None = None, second: str | None = None
 ) -> tuple[subprocess.CompletedProcess[str], dict]:
-    """Runs the small suite on a machine that lacks ``missing``, whatever this one has."""
+    """Runs the small suite on a machine that lacks ``missing`` and a second GPU for the reason ``second``."""
     for name in ("conftest.py", "run_summary.py"):
         shutil.copy(HERE / name, folder)
     requirements = f"def missing_for_gpu_tests():\n    return {missing!r}\n"
+    requirements += f"def missing_for_two_gpus():\n    return {second!r}\n"
     (folder / "gpu_requirements.py").write_text(requirements)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu\n    two_gpus\n")
     (folder / "test_suite.py").write_text(SUITE)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTEST_ADDOPTS": ""}
@@ -91,3 +103,17 @@ def test_a_module_skipped_whole_fails_with_the_option(tmp_path: Path) -> None:
     done, summary = run_suite(tmp_path, "--require-gpu")
     assert done.returncode != 0
     assert summary["failures"] == ["test_more.py"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "second", "fails"),
+    [(None, "one GPU", False), (None, None, False), ("no GPU here", "no GPU", True)],
+)
+def test_a_second_gpu_may_be_missing(
+    tmp_path: Path, missing: str | None, second: str | None, fails: bool
+) -> None:
+    (tmp_path / "test_more.py").write_text(ON_TWO_GPUS)
+    _, summary = run_suite(tmp_path, "--require-gpu", missing=missing, second=second)
+    name = "test_more.py::test_on_two"
+    assert (name in summary["failures"]) == fails
+    assert summary["skips"].get(name) == (None if fails else second)

@@ -87,7 +87,7 @@ class DataLoaderCalibrator(Calibrator):
         distributed: merges the statistics of all processes of ``torch.distributed``'s default
             group. Each process compiles the same model, and gives a loader of its part of the
             data, such as one with a ``DistributedSampler``; all get the same scales, and the first
-            writes the cache.
+            writes the cache. With NCCL, choose each process's GPU by ``torch.cuda.set_device``.
 
     Raises:
         SettingsError: an argument has the wrong type or value.
@@ -142,13 +142,13 @@ class DataLoaderCalibrator(Calibrator):
         self._last = None
         if self.distributed:
             processes.check_initialized()
-        if self.cache_file is not None:
-            if self.use_cache and self._exists(self.cache_file):
-                return table_from_cache(self.cache_file, request, self.algo_type, self.algo_options)
-            check_can_write(self.cache_file)
+        if self.cache_file is not None and self.use_cache and self._exists(self.cache_file):
+            return table_from_cache(self.cache_file, request, self.algo_type, self.algo_options)
         device = usable_device(self.device, request.device)
 
         def run() -> Statistics:
+            if self.cache_file is not None:
+                check_can_write(self.cache_file)
             return collect(request, self._batches(), device=device)
 
         statistics = processes.merged(run) if self.distributed else run()

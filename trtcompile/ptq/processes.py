@@ -48,15 +48,16 @@ def made_by_the_first(make: Callable[[], T]) -> T:
         make: only the first process calls it.
 
     Raises:
-        CalibrationError: it failed; then it is raised in all of them, so that none waits for ever.
+        CalibrationError: it failed in the first process, which raises its own error: all of them
+            raise, so that none waits for ever.
     """
     made: T | str | None = None
-    problem: CalibrationError | None = None
+    problem: Exception | None = None
     if is_the_first():
         try:
             made = make()
-        except CalibrationError as error:
-            made, problem = str(error), error
+        except Exception as error:  # noqa: BLE001 - raised below, when the others know
+            made, problem = _told(error), error
     made = of_the_first(made)
     if problem is not None:
         raise problem
@@ -75,17 +76,17 @@ def merged(collect: Callable[[], Found]) -> Found:
         collect: runs this process's part of the data.
 
     Raises:
-        CalibrationError: it failed in some process; then it is raised in all of them, so that none
-            waits for ever.
+        CalibrationError: it failed in another process: all of them raise, so that none waits for
+            ever. In the process where it failed, whatever it raised, such as the loader's own error.
     """
     own: Found | None = None
-    problem: CalibrationError | None = None
+    problem: Exception | None = None
     try:
         own = collect()
-    except CalibrationError as error:
+    except Exception as error:  # noqa: BLE001 - raised below, when the others know
         problem = error
     shared: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shared, own if problem is None else str(problem))
+    dist.all_gather_object(shared, own if problem is None else _told(problem))
     if problem is not None:
         raise problem
     for rank, theirs in enumerate(shared):
@@ -95,3 +96,8 @@ def merged(collect: Callable[[], Found]) -> Found:
     for theirs in shared[1:]:
         together = together.merged(theirs)
     return together
+
+
+def _told(error: Exception) -> str:
+    """An error's message; with its type where that is not ours."""
+    return str(error) if isinstance(error, CalibrationError) else f"{type(error).__name__}: {error}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,14 @@ from trtcompile.errors import CalibrationError, SettingsError
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 
 IMAGES = torch.randn(21, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
+
+
+class _Failing:
+    """A loader whose dataset has an error of its own."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        raise ValueError("no such image")
+        yield
 
 
 def _run(rank: int, folder: str) -> None:
@@ -49,6 +59,17 @@ def _run(rank: int, folder: str) -> None:
         DataLoaderCalibrator([bad], distributed=True).calibrate(request)
     except CalibrationError as error:
         found["error"] = str(error)
+    try:
+        DataLoaderCalibrator(_Failing() if rank == 1 else [bad * 0], distributed=True).calibrate(
+            request
+        )
+    except (ValueError, CalibrationError) as error:
+        found["loader"] = error
+    somewhere = cache if rank == 1 else Path(folder) / "missing" / "calibration.cache"
+    try:
+        DataLoaderCalibrator([IMAGES], cache_file=somewhere, distributed=True).calibrate(request)
+    except CalibrationError as error:
+        found["cache"] = str(error)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -85,6 +106,48 @@ def test_the_cache_is_that_of_the_first(findings: list[dict[str, Any]]) -> None:
 def test_a_failure_of_one_is_a_failure_of_all(findings: list[dict[str, Any]]) -> None:
     assert findings[0]["error"].startswith("Calibration failed in process 1: Tensor")
     assert findings[1]["error"].startswith("Tensor")
+
+
+def test_an_error_of_a_loader_is_raised_where_it_arises(findings: list[dict[str, Any]]) -> None:
+    first, second = (found["loader"] for found in findings)
+    assert isinstance(first, CalibrationError)
+    assert str(first) == "Calibration failed in process 1: ValueError: no such image"
+    assert isinstance(second, ValueError)
+
+
+def test_a_folder_that_one_process_lacks(findings: list[dict[str, Any]]) -> None:
+    assert "there is no folder" in findings[0]["cache"]
+    assert findings[1]["cache"].startswith("Calibration failed in process 0: The calibration cache")
+
+
+def _run_on_a_gpu(rank: int, folder: str) -> None:
+    torch.cuda.set_device(rank)
+    dist.init_process_group("nccl", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    request = dataclasses.replace(make_request(SmallNet()), device=torch.device("cuda", rank))
+    sampler = DistributedSampler(IMAGES, drop_last=True)
+    loader = DataLoader(IMAGES, batch_size=4, sampler=sampler)
+    minmax, auto = CalibrationAlgo.MINMAX_CALIBRATION, CalibrationAlgo.AUTO_CALIBRATION
+    tables = [
+        DataLoaderCalibrator(loader, algo_type=algo, distributed=True).calibrate(request)
+        for algo in (minmax, auto)
+    ]
+    torch.save((list(sampler), tables), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.gpu
+@pytest.mark.two_gpus
+def test_two_gpus_talk_through_nccl(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_run_on_a_gpu, (str(tmp_path),), nprocs=2)
+    (indices, tables), (others, same) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)
+    )
+    assert tables == same
+    used = IMAGES[sorted([*indices, *others])]
+    alone = DataLoaderCalibrator([used], algo_type=CalibrationAlgo.MINMAX_CALIBRATION)
+    expected = alone.calibrate(make_request(SmallNet()))
+    assert dict(tables[0]) == pytest.approx(dict(expected), rel=1e-2)  # TF32
+    assert tables[1].provenance.samples == 20
 
 
 def test_without_a_process_group() -> None:
