@@ -90,7 +90,7 @@ def matched_table(
         raise CalibrationError(
             f"{source} lacks {len(missing)} of the {len(request.names)} tensors of this model: "
             f"{_listed([repr(name) for name in missing])}. Calibrate this model, or give its own "
-            "cache."
+            "cache; a CacheCalibrator also matches the names of one that TensorRT wrote."
         )
     for group in request.groups:
         _check_shared(group, cached.table, source)
@@ -125,8 +125,17 @@ def check_is_native(cached: CachedTable, source: str, algo: CalibrationAlgo) -> 
         )
 
 
-def table_of_report(report: CacheReport, algo: CalibrationAlgo) -> CalibrationTable:
+def table_of_report(
+    report: CacheReport,
+    algo: CalibrationAlgo,
+    shown_by: str = "print(calibrator.report) shows how",
+) -> CalibrationTable:
     """The scales of a cache that was matched with all tensors of a model, and a ``CalibrationWarning`` about it.
+
+    Args:
+        report: what was matched.
+        algo: the algorithm that the scales were chosen with.
+        shown_by: where the user finds the report, for the warning.
 
     Raises:
         CalibrationError: tensors are missing.
@@ -141,7 +150,7 @@ def table_of_report(report: CacheReport, algo: CalibrationAlgo) -> CalibrationTa
         )
     warnings.warn(
         f"{report.source} is used unverified: nothing in it says which model it is for. All {total} tensors of this "
-        "model were matched with its entries, as print(calibrator.report) shows.",
+        f"model were matched with its entries; {shown_by}.",
         CalibrationWarning,
         stacklevel=3,
     )

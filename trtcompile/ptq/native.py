@@ -203,4 +203,5 @@ def _from_cache(
     if has_names_of(cached, request):
         return matched_table(cached, _SOURCE, request, algo)
     check_is_native(cached, _SOURCE, algo)
-    return table_of_report(match_cache(cached.table, _SOURCE, request), algo)
+    report = match_cache(cached.table, _SOURCE, request)
+    return table_of_report(report, algo, "with a CacheCalibrator, its report shows how")

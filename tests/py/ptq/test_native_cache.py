@@ -171,3 +171,29 @@ def test_it_compiles(tmp_path: Path) -> None:
     (got,) = captured.graph_module(batches[0])
     difference = (got - expected).norm() / expected.norm()
     assert 0 < difference < 0.05
+
+
+def test_torch_compile_has_the_same_tensors() -> None:
+    """Its module paths start at the compiled function."""
+
+    class Enough(BaseException):
+        pass
+
+    class Reporting(CacheCalibrator):
+        def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+            with pytest.warns(CalibrationWarning, match="used unverified"):
+                assert_same_values("encoder", super().calibrate(request))
+            raise Enough
+
+    model, batches = MODELS["encoder"]()
+    compiled = torch.compile(
+        model,
+        backend="trt",
+        options={
+            "device": {"compute_capability": "8.9"},
+            "enabled_precisions": {torch.float32, torch.int8},
+            "calibrator": Reporting(FIXTURES / "encoder.minmax.cache", algo_type=MINMAX),
+        },
+    )
+    with pytest.raises(Enough):
+        compiled(batches[0])

@@ -111,6 +111,16 @@ class TestScopes:
         both = ["x", "/norm/BatchNormalization_output_0", "/a/Conv_output_0"]
         assert matched(asked, both).names["convolution"] == both[1]
 
+    def test_norms_that_are_called_twice(self) -> None:
+        def forward(self: Any, x: Tensor) -> Tensor:
+            return self.a(self.norm(self.a(self.norm(self.a(x)))))
+
+        asked = request(forward, a=conv(), norm=nn.BatchNorm2d(4))
+        names = ["/norm_1/BatchNormalization_output_0", "/norm/BatchNormalization_output_0"]
+        report = matched(asked, ["x", *names])
+        assert report.names["convolution"] == names[1]
+        assert report.names["convolution_1"] == names[0]
+
     def test_an_activation_of_several_operators(self) -> None:
         def forward(self: Any, x: Tensor) -> Tensor:
             return self.b(self.act(self.a(x)))

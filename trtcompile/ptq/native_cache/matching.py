@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -64,8 +65,8 @@ def match_cache(
     pairs = _pairs(scales, request, onnx_file)
     entries = dict(pairs.entries)
     if not given and onnx_file is None:  # an incomplete cache of ours
-        own = {request.nodes[name]: (name, "the same name") for name in request.names}
-        entries.update({node: entry for node, entry in own.items() if entry[0] in scales})
+        own = [name for name in request.names if name in scales]
+        entries.update({request.nodes[name]: (name, "the same name") for name in own})
     entries.update({request.nodes[tensor]: (entry, _GIVEN) for tensor, entry in given.items()})
     matched: dict[str, TensorMatch] = {}
     missing: dict[str, str] = {}
@@ -119,16 +120,15 @@ def _inputs(
 ) -> dict[Node, tuple[str, str]]:
     """The model's only input is the only name in front of the first layer's."""
     inputs = [node for node in request.graph.graph.nodes if node.op == "placeholder"]
-    leading = []
-    for name in scales:
-        if (
-            is_scoped(name) or is_unnamed(name) or name.endswith("_output")
-        ):  # the parser's constants
-            break
-        leading.append(name)
+    leading = list(itertools.takewhile(lambda name: not _is_of_layer(name), scales))
     if len(inputs) != 1 or len(leading) != 1 or len(leading) == len(scales):
         return {}
     return {inputs[0]: (leading[0], "the only input")}
+
+
+def _is_of_layer(name: str) -> bool:
+    """Whether a layer computes the tensor; the parser names what it adds itself after the layer: ..._output."""
+    return is_scoped(name) or is_unnamed(name) or name.endswith("_output")
 
 
 def _of_group(

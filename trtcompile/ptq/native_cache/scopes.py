@@ -123,8 +123,9 @@ def _result_of_module(nodes: Sequence[Node], entries: _Entries) -> tuple[Node, s
     ]
     if len(leaving) != 1:
         return None
-    if set(entries) == {"BatchNormalization"}:  # decomposed by us
-        return leaving[0], entries["BatchNormalization"][0]
+    norms = entries.get("BatchNormalization", {})
+    if len(entries) == 1 and set(norms) == {0}:  # decomposed by us
+        return leaving[0], norms[0]
     value = leaving[0].args[0] if leaving[0].target is operator.getitem else leaving[0]
     if not isinstance(value, Node) or computing != [value]:
         return None
@@ -176,14 +177,9 @@ def _calls(graph_module: GraphModule) -> dict[str, list[Node]]:
             call = tuple(key for key, (path, *_) in stack.items() if _ROOT.sub("", str(path)))
             nodes.setdefault(call, []).append(node)
             stacks[call] = stack
-    # Calls of one module get numbers, as if they were operators: /relu, /relu_1, ...
-    counts: collections.Counter[str] = collections.Counter()
     scopes: dict[str, list[Node]] = {}
     ambiguous = set()
-    for call, stack in stacks.items():
-        base = _scope(stack)
-        scope = f"{base}_{counts[base]}" if counts[base] else base
-        counts[base] += 1
+    for scope, call in zip(_numbered(stacks.values()), stacks, strict=True):
         if scope in scopes:  # a module is called relu_1, and another, relu, is called twice
             ambiguous.add(scope)
         scopes[scope] = nodes[call]
@@ -191,11 +187,18 @@ def _calls(graph_module: GraphModule) -> dict[str, list[Node]]:
 
 
 def _folded_norms(graph_module: GraphModule) -> dict[str, Node]:
-    return {
-        _scope(node.meta[FOLDED_NORM]): node
-        for node in graph_module.graph.nodes
-        if node.meta.get(FOLDED_NORM)
-    }
+    """The exporter's scope of each norm that was folded -> the layer that it was folded into."""
+    layers = [node for node in graph_module.graph.nodes if node.meta.get(FOLDED_NORM)]
+    return dict(zip(_numbered(node.meta[FOLDED_NORM] for node in layers), layers, strict=True))
+
+
+def _numbered(stacks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The scopes of module calls; those of one module get numbers, as operators do: /relu, /relu_1, ..."""
+    counts: collections.Counter[str] = collections.Counter()
+    for stack in stacks:
+        base = _scope(stack)
+        yield f"{base}_{counts[base]}" if counts[base] else base
+        counts[base] += 1
 
 
 def _spoken(scope: str) -> str:
