@@ -19,6 +19,9 @@ from trtcompile.errors import EngineBuildError, SettingsError
 from trtcompile.partition.shapes import Profile, ShapeRange
 from trtcompile.settings import CompileSpec
 
+#: The first compute capability whose tensor cores multiply FP8.
+_LEAST_FP8 = (8, 9)
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -94,12 +97,14 @@ def check_buildable(spec: CompileSpec) -> Flavour:
 
     Raises:
         TensorRTMissingError: no TensorRT is installed.
-        SettingsError: the device is not there, or cannot be built for; or there can be no timing cache file.
+        SettingsError: the device is not there, cannot be built for, or lacks FP8; or there can be no timing cache
+            file.
     """
     flavour = _tensorrt.load()
     _check_timing_cache_file(flavour, spec)
     here = _tensorrt.gpu_capability(spec.device.gpu_id)
     named = spec.device.compute_capabilities
+    _check_fp8(spec, named or ((here,) if here else ()))
     if not named:
         if here is None:
             how = (
@@ -127,6 +132,15 @@ def check_buildable(spec: CompileSpec) -> Flavour:
                 f"compute_capability {capability} is not among those of {flavour}. Use one of {', '.join(known)}."
             )
     return flavour
+
+
+def _check_fp8(spec: CompileSpec, targets: Sequence[str]) -> None:
+    for target in targets if spec.uses_fp8 else ():
+        if tuple(map(int, target.split("."))) < _LEAST_FP8:
+            raise SettingsError(
+                f"enabled_precisions has torch.float8_e4m3fn, but compute capability {target} has no FP8: "
+                f"{'.'.join(map(str, _LEAST_FP8))} is the first that does. Use torch.int8, or another device."
+            )
 
 
 def _check_timing_cache_file(flavour: Flavour, spec: CompileSpec) -> None:

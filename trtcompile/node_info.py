@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 #: Key of ``node.meta`` with the stable tensor name that calibration tables and layers use.
 TENSOR_NAME = "tensor_name"
 
+#: PyTorch's operators for integers, and this package's for FP8 and INT4.
+_QDQ_NAMESPACES = frozenset(("quantized_decomposed", "trtcompile"))
+
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)'
 )
@@ -48,7 +51,17 @@ def operator_name(node: Node) -> str:
 
 def is_qdq(node: Node) -> bool:
     """Whether a node quantizes or dequantizes, as PT2E and the quantize stage write it."""
-    return getattr(node.target, "namespace", "") == "quantized_decomposed"
+    return getattr(node.target, "namespace", "") in _QDQ_NAMESPACES
+
+
+def is_quantize(node: Node) -> bool:
+    """Whether a node quantizes."""
+    return is_qdq(node) and operator_name(node).partition(".")[2].startswith("quantize")
+
+
+def is_dequantize(node: Node) -> bool:
+    """Whether a node dequantizes."""
+    return is_qdq(node) and operator_name(node).partition(".")[2].startswith("dequantize")
 
 
 def module_path(node: Node) -> str:

@@ -16,7 +16,15 @@ PACKAGE = Path(__file__).parents[2] / "trtcompile"
 TIERS = (
     ("errors", "atomic_files"),
     ("dims",),
-    ("settings", "inputs", "_tensorrt", "node_info", "export_repairs", "fake_quantizers"),
+    (
+        "settings",
+        "inputs",
+        "_tensorrt",
+        "node_info",
+        "export_repairs",
+        "fake_quantizers",
+        "float8",
+    ),
     ("exported", "profiles", "ranged_export"),
     ("capture", "lowering", "ptq", "precision", "conversion"),
     ("partition",),

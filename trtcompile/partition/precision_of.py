@@ -7,8 +7,10 @@ import math
 import torch
 from torch.fx import Node
 
+from trtcompile.node_info import is_dequantize
+from trtcompile.settings import QUANTIZED_PRECISIONS
+
 aten = torch.ops.aten
-qd = torch.ops.quantized_decomposed
 
 #: Operators that multiply a data input by a weight or by another input, with the positions of the two.
 WEIGHTED = (
@@ -19,7 +21,6 @@ WEIGHTED = (
     aten.matmul.default,
     aten.addmm.default,
 )
-_DEQUANTIZE = (qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default)
 _NAMES = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
 
 
@@ -29,15 +30,21 @@ def operands(node: Node) -> tuple[object, object]:
     return node.args[first], node.args[first + 1]
 
 
-def is_dequantized(value: object) -> bool:
-    """Whether a value comes straight from a dequantize node."""
-    return isinstance(value, Node) and value.target in _DEQUANTIZE
+def dequantized_from(value: object) -> torch.dtype | None:
+    """The dtype that a value was dequantized from; None if it does not come straight from a dequantize node."""
+    if not isinstance(value, Node) or not is_dequantize(value):
+        return None
+    (quantized, *_) = value.all_input_nodes
+    dtype: torch.dtype = quantized.meta["val"].dtype
+    return dtype
 
 
 def precision_of(node: Node) -> str:
-    """``INT8`` if a weighted operator has two dequantized factors, else the name of its result's dtype."""
-    if node.target in WEIGHTED and all(is_dequantized(value) for value in operands(node)):
-        return "INT8"
+    """``INT8`` or ``FP8`` if a weighted operator has two factors of that type, else the name of its result's dtype."""
+    if node.target in WEIGHTED:
+        first, second = map(dequantized_from, operands(node))
+        if first is not None and first == second:
+            return QUANTIZED_PRECISIONS[first]
     return dtype_name(node)
 
 

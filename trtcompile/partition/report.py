@@ -23,7 +23,7 @@ class NodeRow:
         module: path of the module it was traced from, if known.
         engine: the engine that runs it, or None for PyTorch.
         reason: why PyTorch runs it, or None.
-        precision: ``INT8``, ``FP16``, ``FP32``, or another dtype's name.
+        precision: ``INT8``, ``FP8``, ``FP16``, ``FP32``, or another dtype's name.
         multiply_adds: its multiply-add operations at the opt shape; 0 for anything but convolutions and products.
         source: the user's source line.
     """
@@ -72,7 +72,7 @@ class PartitionReport:
             lines.append(f"multiply-adds: {spoken}")
         lines += ["", *_table(self._grouped())]
         if self.quantization_notes:
-            lines += ["", "left out of INT8:"]
+            lines += ["", "not quantized:"]
             lines += [f"  {name}: {note}" for name, note in self.quantization_notes.items()]
         return "\n".join(lines)
 
@@ -112,7 +112,7 @@ def make_report(
     Args:
         graph_module: the lowered graph, Q/DQ included.
         partitioned: its partition.
-        quantization_notes: for weighted operators left out of INT8, why.
+        quantization_notes: for weighted operators that are not quantized, why.
     """
     rows = [
         _row(node, partitioned)

@@ -14,6 +14,7 @@ from trtcompile.node_info import layer_name
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
+from trtcompile.ptq.number_format import NumberFormat
 from trtcompile.ptq.placement import place
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable
@@ -38,6 +39,7 @@ def quantize(
     calibrator: Any,
     arguments: tuple[Any, ...],
     device: torch.device,
+    number_format: NumberFormat,
 ) -> Quantization:
     """Quantizes a lowered graph in place.
 
@@ -47,6 +49,7 @@ def quantize(
         calibrator: gives the scales; a ``Calibrator``, or one that was written for TensorRT.
         arguments: the model's arguments with an ``Input`` for each tensor.
         device: where to calibrate unless the calibrator names a device.
+        number_format: what to quantize to.
 
     Raises:
         SettingsError: there is no calibrator, or something else in its place.
@@ -54,12 +57,15 @@ def quantize(
     """
     if calibrator is None:
         raise SettingsError(
-            "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges, and the "
-            "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
+            f"enabled_precisions has {number_format.dtype}, but there is no calibrator to measure activation ranges, "
+            "and the model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
             "CacheCalibrator(cache_file) to reuse a calibration table."
         )
-    placement = place(graph_module, taken)
-    skipped = {layer_name(node): reason for node, reason in placement.skipped.items()}
+    refused = {node: number_format.refuses(node) for node in taken}
+    placement = place(graph_module, {node for node in taken if refused[node] is None})
+    skipped = {
+        layer_name(node): refused.get(node) or reason for node, reason in placement.skipped.items()
+    }
     if not placement.readers:
         return Quantization(None, skipped)
     hashes = fingerprints(graph_module)
@@ -75,5 +81,5 @@ def quantize(
         device=device,
     )
     table = as_calibrator(calibrator).calibrate(request)
-    insert_qdq(graph_module, placement, table)
+    insert_qdq(graph_module, placement, table, number_format)
     return Quantization(table, skipped)

@@ -210,10 +210,10 @@ class Refusal:
 
 
 def _options_for(target: Any) -> dict[str, Any]:
-    """A model that comes quantized is compiled with INT8 only."""
-    if getattr(target, "namespace", None) != "quantized_decomposed":
-        return {}
-    return {"enabled_precisions": {torch.float, torch.int8}}
+    """A model that comes quantized is compiled with what it is quantized to only."""
+    quantized = {"quantized_decomposed": torch.int8, "trtcompile": torch.float8_e4m3fn}
+    dtype = quantized.get(getattr(target, "namespace", ""))
+    return {} if dtype is None else {"enabled_precisions": {torch.float, dtype}}
 
 
 def refusal(

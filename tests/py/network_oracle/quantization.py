@@ -1,18 +1,21 @@
-"""Quantize and Dequantize with a scale per tensor or per channel."""
+"""Quantize and Dequantize, INT8 and FP8, with a scale per tensor or per channel."""
 
 from __future__ import annotations
 
 import torch
 
 from network_oracle.dtypes import FLOATS
+from network_oracle.float8 import nearest_e4m3
 from network_oracle.layer_view import LayerView
 from network_oracle.registry import handles
 
 
 @handles("QUANTIZE", "IQuantizeLayer", rounds_to=None)
 def quantize(view: LayerView) -> torch.Tensor:
-    """clamp(round(x / scale), -128, 127), ties to even."""
+    """clamp(round(x / scale), -128, 127), ties to even; or the nearest FP8 number, at most 448."""
     x, scale = view.value(), _scale(view)
+    if view.output_dtypes[0] == torch.float8_e4m3fn and x.dtype in FLOATS:
+        return nearest_e4m3(x / scale)
     if view.output_dtypes[0] != torch.int8 or x.dtype not in FLOATS:
         raise view.unsupported(f"quantization to {view.output_dtypes[0]}.")
     return torch.round(x / scale).clamp(-128, 127).to(torch.int8)
@@ -22,7 +25,7 @@ def quantize(view: LayerView) -> torch.Tensor:
 def dequantize(view: LayerView) -> torch.Tensor:
     """q * scale, rounded to the declared type."""
     q, scale = view.value(), _scale(view)
-    if q.dtype != torch.int8 or view.output_dtypes[0] not in FLOATS:
+    if q.dtype not in (torch.int8, torch.float8_e4m3fn) or view.output_dtypes[0] not in FLOATS:
         raise view.unsupported(f"dequantization of {q.dtype} to {view.output_dtypes[0]}.")
     return (q.float() * scale).to(view.output_dtypes[0])
 
