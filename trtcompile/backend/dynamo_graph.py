@@ -89,8 +89,8 @@ class DynamoGraph:
             read = [_source_name(nodes[i]) for i in arguments]
             raise CalibrationError(
                 f"Quantization was asked for, but the graph reads {', '.join(read)}, which are not the first "
-                "arguments of the compiled function, so the loader's elements cannot be matched to them. Use trtcompile.compile() with "
-                "inputs=."
+                "arguments of the compiled function, so the loader's elements cannot be matched to them. Use "
+                "trtcompile.compile() with inputs=."
             )
         ranges = {index: sizes for index, sizes in self.ranges.items() if index in inputs}
         return replace(

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from trtcompile import float8
 from trtcompile.lowering.constants import add_constant
-from trtcompile.ptq.algorithms import INT8_MAX, MIN_SCALE
+from trtcompile.ptq.algorithms import INT8_MAX, MIN_SCALE, CalibrationAlgo
 
 aten = torch.ops.aten
 qd = torch.ops.quantized_decomposed
@@ -41,6 +41,7 @@ class NumberFormat:
         largest: the number that amax is mapped to.
         per_tensor: the operators that quantize and dequantize with one scale.
         per_channel: the same with a scale for each index of an axis.
+        algos: the algorithms that choose ranges well for it; None for all.
         refuses: gives None, or why TensorRT does not compute this operator in the format.
     """
 
@@ -49,6 +50,7 @@ class NumberFormat:
     largest: float
     per_tensor: tuple[Any, Any]
     per_channel: tuple[Any, Any]
+    algos: frozenset[CalibrationAlgo] | None
     refuses: Callable[[Node], str | None]
 
     def scale_of(self, table_scale: float) -> float:
@@ -96,6 +98,7 @@ INT8 = NumberFormat(
     largest=INT8_MAX,
     per_tensor=(qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default),
     per_channel=(qd.quantize_per_channel.default, qd.dequantize_per_channel.default),
+    algos=None,
     refuses=_refuses_nothing,
 )
 FP8 = NumberFormat(
@@ -104,6 +107,9 @@ FP8 = NumberFormat(
     largest=float8.E4M3_MAX,
     per_tensor=(float8.quantize_fp8, float8.dequantize_fp8),
     per_channel=(float8.quantize_fp8_per_channel, float8.dequantize_fp8_per_channel),
+    # Cutting off large values makes the steps of INT8 finer. FP8 has fine steps near zero whatever its range, so that
+    # there is nothing to gain: of a softmax's values, entropy calibration loses half, and the largest value 3 %.
+    algos=frozenset({CalibrationAlgo.MINMAX_CALIBRATION}),
     refuses=_no_fp8_kernels,
 )
 #: The formats by the dtype that ``enabled_precisions`` names.

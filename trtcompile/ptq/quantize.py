@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from trtcompile.errors import SettingsError
+from trtcompile.errors import CalibrationWarning, SettingsError
 from trtcompile.node_info import layer_name
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
@@ -81,5 +82,18 @@ def quantize(
         device=device,
     )
     table = as_calibrator(calibrator).calibrate(request)
+    _warn_of_algorithm(table, number_format)
     insert_qdq(graph_module, placement, table, number_format)
     return Quantization(table, skipped)
+
+
+def _warn_of_algorithm(table: CalibrationTable, number_format: NumberFormat) -> None:
+    if number_format.algos is None or table.algo in number_format.algos:
+        return
+    fitting = ", ".join(sorted(f"CalibrationAlgo.{algo.name}" for algo in number_format.algos))
+    warnings.warn(
+        f"the ranges were chosen with {table.algo.name}, which cuts off large values for the sake of even steps; "
+        f"{number_format.name} has no even steps and only loses by it. Pass algo_type={fitting} to the calibrator.",
+        CalibrationWarning,
+        stacklevel=5,
+    )
