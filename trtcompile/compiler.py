@@ -41,6 +41,7 @@ from trtcompile.ptq.number_format import FORMATS
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.unit_scales import UnitScales
+from trtcompile.ptq.weight_only import quantize_weights
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import QUANTIZED_PRECISIONS, CompileSpec, as_precisions
@@ -234,6 +235,9 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
             device,
             FORMATS[spec.quantized_dtype],
         )
+    elif spec.weight_only is not None:
+        taken = _taken(graph_module, spec)
+        quantization = Quantization(None, quantize_weights(graph_module, taken, spec.weight_only))
     if spec.uses_fp16:
         assign_fp16(graph_module, _taken(graph_module, spec))
     return identity, quantization

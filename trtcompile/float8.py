@@ -26,7 +26,10 @@ _LIBRARY.define(
 
 
 def _quantize(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """The nearest FP8 number to ``x / scale``, ties to even; what is beyond 448 becomes 448."""
+    """The nearest FP8 number to ``x / scale``, ties to even; what is beyond 448 becomes 448.
+
+    TensorRT 10.6 computes the same, but makes 448 of NaN, which stays NaN here.
+    """
     return _rounded(x.float() / scale)
 
 

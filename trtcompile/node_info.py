@@ -54,11 +54,6 @@ def is_qdq(node: Node) -> bool:
     return getattr(node.target, "namespace", "") in _QDQ_NAMESPACES
 
 
-def is_quantize(node: Node) -> bool:
-    """Whether a node quantizes."""
-    return is_qdq(node) and operator_name(node).partition(".")[2].startswith("quantize")
-
-
 def is_dequantize(node: Node) -> bool:
     """Whether a node dequantizes."""
     return is_qdq(node) and operator_name(node).partition(".")[2].startswith("dequantize")

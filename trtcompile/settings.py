@@ -29,6 +29,8 @@ SUPPORTED_PRECISIONS: tuple[torch.dtype, ...] = (
 _SPOKEN_PRECISIONS = ", ".join(map(str, SUPPORTED_PRECISIONS))
 #: Precisions that Q/DQ with calibrated scales are placed for, and what they are called.
 QUANTIZED_PRECISIONS: Mapping[torch.dtype, str] = {torch.int8: "INT8", torch.float8_e4m3fn: "FP8"}
+#: The types that ``weight_only`` names.
+WEIGHT_ONLY = ("int8", "int4")
 
 
 class DeviceType(enum.Enum):
@@ -171,6 +173,9 @@ class CompileSpec:
             where the placement rules put Q/DQ; FP16 is used elsewhere only if listed, else FP32.
         calibrator: gives the activation scales for INT8 or FP8: a calibrator of ``trtcompile.ptq``, or an object of a
             class derived from one of TensorRT's calibrators.
+        weight_only: ``"int8"`` or ``"int4"`` keeps the weights of linear layers (and, in INT8, of convolutions) in that
+            type; products stay in floating point. Makes engines smaller, needs no calibrator. None quantizes no weights
+            of its own.
         device: a ``Device`` or anything that ``Device.from_any`` reads.
         min_block_size: when a model does not fit into one engine, engines with fewer operators than this
             are run by PyTorch instead.
@@ -195,6 +200,7 @@ class CompileSpec:
 
     enabled_precisions: frozenset[torch.dtype] = frozenset({torch.float32})
     calibrator: Any = None
+    weight_only: str | None = None
     device: Device = dataclasses.field(default_factory=Device)
     min_block_size: int = 5
     torch_executed_ops: frozenset[str] = frozenset()
@@ -227,6 +233,7 @@ class CompileSpec:
         if self.optimization_profiles is not None:
             setattr_(self, "optimization_profiles", _profiles(self.optimization_profiles))
         self._check_calibrator()
+        self._check_weight_only()
 
     def _check_calibrator(self) -> None:
         if self.calibrator is not None and self.quantized_dtype is None:
@@ -240,6 +247,19 @@ class CompileSpec:
             raise SettingsError(
                 f"calibrator is a {type(self.calibrator).__name__}, which is not a calibrator. Wrap a DataLoader as "
                 "trtcompile.ptq.DataLoaderCalibrator(dataloader)."
+            )
+
+    def _check_weight_only(self) -> None:
+        if self.weight_only is None:
+            return
+        if self.weight_only not in WEIGHT_ONLY:
+            raise SettingsError(
+                f"weight_only is {self.weight_only!r}. Use {', '.join(map(repr, WEIGHT_ONLY))}, or None."
+            )
+        if self.quantized_dtype is not None:
+            raise SettingsError(
+                f"weight_only is {self.weight_only!r}, but enabled_precisions has {self.quantized_dtype}, whose "
+                "products have weights of that type. Drop one of the two."
             )
 
     @property
@@ -288,6 +308,7 @@ class CompileSpec:
                 str(p).removeprefix("torch.") for p in self.enabled_precisions
             ),
             "calibrator": None if self.calibrator is None else repr(self.calibrator),
+            "weight_only": self.weight_only,
             "device": {
                 "device_type": self.device.device_type.name,
                 "gpu_id": self.device.gpu_id,

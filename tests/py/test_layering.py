@@ -24,6 +24,7 @@ TIERS = (
         "export_repairs",
         "fake_quantizers",
         "float8",
+        "int4_blocks",
     ),
     ("exported", "profiles", "ranged_export"),
     ("capture", "lowering", "ptq", "precision", "conversion"),

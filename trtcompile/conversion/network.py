@@ -423,6 +423,22 @@ class Network:
         self._dequantized[id(result)] = result, torch_dtype(x.dtype)
         return result
 
+    def dequantize_int4(
+        self, levels: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype
+    ) -> ITensor:
+        """A weight of ``dtype`` from levels from -8 to 7, with a scale for each block of its last dimension."""
+        nibbles = levels.detach().cpu().reshape(-1).to(torch.uint8) & 0xF
+        packed = nibbles[0::2] | (nibbles[1::2] << 4)  # the first of two is in the low half
+        self._weights.append(packed)
+        weights = trt.Weights(trt.DataType.INT4, packed.data_ptr(), levels.numel())
+        constant = self.layer(
+            self.definition.add_constant(tuple(levels.shape), weights), "constant"
+        ).get_output(0)
+        layer = self.definition.add_dequantize(
+            constant, self.constant(scales), tensorrt_dtype(dtype)
+        )
+        return self.layer(layer, "dequantize").get_output(0)
+
     def dequantized_from(self, x: TensorLike) -> torch.dtype | None:
         """What ``x`` was dequantized from; None if it does not come straight from a dequantize layer."""
         result, dtype = self._dequantized.get(id(x), (None, None))

@@ -7,6 +7,7 @@ import math
 import torch
 from torch.fx import Node
 
+from trtcompile.int4_blocks import dequantize_int4_blocks
 from trtcompile.node_info import is_dequantize
 from trtcompile.settings import QUANTIZED_PRECISIONS
 
@@ -46,6 +47,18 @@ def precision_of(node: Node) -> str:
         if first is not None and first == second:
             return QUANTIZED_PRECISIONS[first]
     return dtype_name(node)
+
+
+def weight_format(node: Node) -> str | None:
+    """``INT8`` or ``INT4`` if that is what the weight of a floating-point product is kept in."""
+    if node.target not in WEIGHTED:
+        return None
+    data, weight = operands(node)
+    dtype = dequantized_from(weight)
+    if dtype is None or dequantized_from(data) is not None:
+        return None
+    assert isinstance(weight, Node)
+    return "INT4" if weight.target is dequantize_int4_blocks else QUANTIZED_PRECISIONS[dtype]
 
 
 def dtype_name(node: Node) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,12 @@ from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import layer_name, module_path, operator_name, source_line
 from trtcompile.partition.grouping import is_work
-from trtcompile.partition.precision_of import dtype_name, multiply_adds, precision_of
+from trtcompile.partition.precision_of import (
+    dtype_name,
+    multiply_adds,
+    precision_of,
+    weight_format,
+)
 from trtcompile.partition.split import PartitionedGraph
 
 
@@ -26,6 +32,7 @@ class NodeRow:
         precision: ``INT8``, ``FP8``, ``FP16``, ``FP32``, or another dtype's name.
         multiply_adds: its multiply-add operations at the opt shape; 0 for anything but convolutions and products.
         source: the user's source line.
+        weights: ``INT8`` or ``INT4`` if the weight alone is kept in that type, or None.
     """
 
     name: str
@@ -36,6 +43,7 @@ class NodeRow:
     precision: str
     multiply_adds: int
     source: str
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,10 @@ class PartitionReport:
         spoken = ", ".join(f"{p} {share:.1%}" for p, share in shares.items() if share > 0)
         if any(row.multiply_adds for row in self.rows):
             lines.append(f"multiply-adds: {spoken}")
+        kept = Counter(row.weights for row in self.rows if row.weights is not None)
+        if kept:
+            spoken = ", ".join(f"{count} of {name}" for name, count in kept.items())
+            lines.append(f"weights kept in fewer bits: {spoken}")
         lines += ["", *_table(self._grouped())]
         if self.quantization_notes:
             lines += ["", "not quantized:"]
@@ -134,4 +146,5 @@ def _row(node: Node, partitioned: PartitionedGraph) -> NodeRow:
         precision=dtype_name(node) if engine is None else precision_of(node),
         multiply_adds=multiply_adds(node),
         source=source_line(node),
+        weights=None if engine is None else weight_format(node),
     )

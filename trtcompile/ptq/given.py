@@ -38,6 +38,11 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             f"the model comes quantized, but enabled_precisions has no {dtype}. Add it, or give the model as it was "
             "before quantization."
         )
+    if spec.weight_only is not None:
+        raise SettingsError(
+            f"weight_only is {spec.weight_only!r}, but the model comes quantized. Drop weight_only, or give the model "
+            "as it was before quantization."
+        )
     if spec.calibrator is not None and not isinstance(spec.calibrator, UnitScales):
         raise SettingsError(
             "a calibrator was given, but the model comes quantized, with scales of its own. Drop the calibrator, or "

@@ -211,9 +211,10 @@ class Refusal:
 
 def _options_for(target: Any) -> dict[str, Any]:
     """A model that comes quantized is compiled with what it is quantized to only."""
-    quantized = {"quantized_decomposed": torch.int8, "trtcompile": torch.float8_e4m3fn}
-    dtype = quantized.get(getattr(target, "namespace", ""))
-    return {} if dtype is None else {"enabled_precisions": {torch.float, dtype}}
+    if getattr(target, "namespace", None) not in ("quantized_decomposed", "trtcompile"):
+        return {}
+    dtype = torch.float8_e4m3fn if "fp8" in str(target) else torch.int8
+    return {"enabled_precisions": {torch.float, dtype}}
 
 
 def refusal(

@@ -1,4 +1,4 @@
-"""Quantize and Dequantize, INT8 and FP8, with a scale per tensor or per channel."""
+"""Quantize and Dequantize, INT8 and FP8, with a scale per tensor, per channel, or per block."""
 
 from __future__ import annotations
 
@@ -39,11 +39,24 @@ def _scale(view: LayerView) -> torch.Tensor:
         raise view.unsupported("a scale is not positive.")
     if scale.dim() == 0:
         return scale
+    if scale.dim() == x.dim() > 1:
+        return _of_blocks(view, x, scale)
     if scale.dim() != 1:
-        raise view.unsupported(f"block quantization: scale of shape {tuple(scale.shape)}.")
+        raise view.unsupported(f"{scale.dim()}-D scales for a {x.dim()}-D tensor.")
     if view.layer.axis < 0:
         raise view.mismatch("its scale is one per channel, its axis is not set.")
     axis = view.axis(view.layer.axis, x.dim())
     if scale.numel() != x.shape[axis]:
         raise view.mismatch(f"{scale.numel()} scales for axis {axis} of {tuple(x.shape)}.")
     return scale.reshape([-1 if dim == axis else 1 for dim in range(x.dim())])
+
+
+def _of_blocks(view: LayerView, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The scale of each element: consecutive ones along one dimension share it."""
+    blocked = [d for d in range(x.dim()) if scale.shape[d] != x.shape[d]]
+    if len(blocked) > 1 or any(x.shape[d] % scale.shape[d] for d in blocked):
+        raise view.mismatch(f"scales of shape {tuple(scale.shape)} for {tuple(x.shape)}.")
+    for d in blocked:
+        index = torch.arange(x.shape[d]) // (x.shape[d] // scale.shape[d])
+        scale = scale.index_select(d, index)
+    return scale
