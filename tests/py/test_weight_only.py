@@ -146,7 +146,7 @@ def test_the_report() -> None:
     assert [row.weights for row in report.rows if row.operator == "aten.linear.default"] == [
         "INT4"
     ] * 2
-    assert "weights kept in fewer bits: 2 of INT4" in str(report)
+    assert "weights alone: INT4 in 2 operator(s)" in str(report)
 
 
 class Left(nn.Module):

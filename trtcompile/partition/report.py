@@ -80,8 +80,8 @@ class PartitionReport:
             lines.append(f"multiply-adds: {spoken}")
         kept = Counter(row.weights for row in self.rows if row.weights is not None)
         if kept:
-            spoken = ", ".join(f"{count} of {name}" for name, count in kept.items())
-            lines.append(f"weights kept in fewer bits: {spoken}")
+            spoken = ", ".join(f"{name} in {count} operator(s)" for name, count in kept.items())
+            lines.append(f"weights alone: {spoken}")
         lines += ["", *_table(self._grouped())]
         if self.quantization_notes:
             lines += ["", "not quantized:"]
