@@ -322,6 +322,36 @@ def test_a_model_that_comes_quantized_to_fp8() -> None:
             compile_fp8(net, tokens(), calibrator=None, enabled_precisions=precisions)
 
 
+def test_a_convolution_that_comes_quantized_to_fp8_is_not_called_fp8() -> None:
+    class Convolution(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randn(4, 3, 3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = float8.dequantize_fp8(float8.quantize_fp8(x, 0.01), 0.01)
+            weight = float8.dequantize_fp8(float8.quantize_fp8(self.weight, 0.01), 0.01)
+            return F.conv2d(x, weight)
+
+    report = trtcompile.dry_run(Convolution().eval(), [images()], enabled_precisions=FP8)
+    assert report.multiply_add_share("FP32") == 1.0
+
+
+def test_torch_compile(model: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_oracle(monkeypatch)
+    options = {
+        "enabled_precisions": FP8,
+        "calibrator": calibrator(tokens()),
+        "device": build_device(disable_tf32=True),
+    }
+    x = tokens(seed=1)
+    with torch.no_grad():
+        computed = torch.compile(model, backend="trt", options=options)(x)
+        simulated = compile_fp8(model, tokens()).lowered(x)
+        error = (simulated - model(x)).norm()
+    assert (computed - simulated).norm() < 1e-3 * error
+
+
 def test_the_smallest_scale_stays_a_normal_number() -> None:
     from trtcompile.ptq.number_format import FP8 as FORMAT
     from trtcompile.ptq.number_format import INT8

@@ -44,7 +44,9 @@ def precision_of(node: Node) -> str:
     """``INT8`` or ``FP8`` if a weighted operator has two factors of that type, else the name of its result's dtype."""
     if node.target in WEIGHTED:
         first, second = map(dequantized_from, operands(node))
-        if first is not None and first == second:
+        # A model may come with FP8 convolutions, for which TensorRT has no kernels: it dequantizes in front of them.
+        has_kernels = first != torch.float8_e4m3fn or node.target is not aten.convolution.default
+        if first is not None and first == second and has_kernels:
             return QUANTIZED_PRECISIONS[first]
     return dtype_name(node)
 

@@ -147,7 +147,7 @@ def _names_a_dtype(node: Node) -> bool:
 
 
 def _is_quantized_last_layer(node: Node) -> bool:
-    """An INT8 product accumulates in INT32: as FP32 it goes to the output without a rounding or a cast in between."""
+    """It accumulates in INT32, or of FP8 in FP32: as FP32 it goes to the output with neither rounding nor cast."""
     operands = node.all_input_nodes[:2]
     return (
         bool(node.users)
