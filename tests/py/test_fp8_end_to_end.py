@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import torch.nn.functional as F
 from checks import (
     build_device,
     builds_fp8,
+    capture_for_test,
     install_oracle,
     operators,
-    partition_for_test,
     randomize,
 )
 from network_oracle.float8 import nearest_e4m3
 from torch import nn
+from torch.fx import GraphModule
 
 import trtcompile
 from trtcompile import (
@@ -27,11 +27,19 @@ from trtcompile import (
     CalibrationWarning,
     Device,
     Input,
+    PrecisionWarning,
     SettingsError,
     TRTModule,
     float8,
 )
-from trtcompile.ptq import CacheCalibrator, CalibrationAlgo, DataLoaderCalibrator
+from trtcompile.compiler import prepare
+from trtcompile.ptq import (
+    CacheCalibrator,
+    CalibrationAlgo,
+    CalibrationTable,
+    DataLoaderCalibrator,
+)
+from trtcompile.settings import CompileSpec
 
 E4M3 = torch.float8_e4m3fn
 MINMAX = CalibrationAlgo.MINMAX_CALIBRATION
@@ -108,11 +116,9 @@ QW, DQW = (f"trtcompile.{kind}_fp8_per_channel.default" for kind in ("quantize",
 
 
 def test_the_graph(model: Block) -> None:
-    captured, _, _ = partition_for_test(
-        model, [tokens()], enabled_precisions=FP8, calibrator=calibrator(tokens())
-    )
+    graph, _ = quantized(model, tokens())
     linear = [Q, DQ, QW, DQW, "aten.linear.default"]
-    assert operators(captured.graph_module) == [
+    assert operators(graph) == [
         "aten.native_layer_norm.default",
         "<built-in function getitem>",
         *linear,
@@ -124,10 +130,7 @@ def test_the_graph(model: Block) -> None:
 
 
 def test_the_scales_map_the_largest_value_to_448(model: Block) -> None:
-    captured, _, _ = partition_for_test(
-        model, [tokens()], enabled_precisions=FP8, calibrator=calibrator(tokens())
-    )
-    graph = captured.graph_module
+    graph, _ = quantized(model, tokens())
     first = next(n for n in graph.graph.nodes if str(n.target) == Q)
     with torch.no_grad():
         amax = float(model.norm(tokens()).abs().max())
@@ -151,7 +154,7 @@ def by_hand(layer: nn.Linear, x: torch.Tensor, amax: float) -> torch.Tensor:
 
 
 def test_the_simulation_against_the_definition(model: Block) -> None:
-    compiled = compile_fp8(model, tokens())
+    graph, _ = quantized(model, tokens())
     x = 1.5 * tokens(seed=1)  # some of it is beyond the calibrated range
     with torch.no_grad():
         seen = {"up": model.norm(tokens())}
@@ -160,7 +163,7 @@ def test_the_simulation_against_the_definition(model: Block) -> None:
         amax = {name: float(value.abs().max()) for name, value in seen.items()}
         hidden = F.gelu(by_hand(model.up, model.norm(x), amax["up"]))
         expected = by_hand(model.head, x + by_hand(model.down, hidden, amax["down"]), amax["head"])
-        actual, unquantized = compiled.lowered(x), model(x)
+        (actual,), unquantized = graph(x), model(x)
     error = (actual - unquantized).norm() / unquantized.norm()
     assert 5e-3 < error < 0.1
     # A value that falls on the other side of a tie is off by a sixteenth of itself, and there are few.
@@ -202,9 +205,7 @@ def test_the_engine_computes_what_the_simulation_does(half: bool, model: Block) 
 def test_what_has_no_fp8_kernels_stays_in_floating_point() -> None:
     net = Mixed()
     randomize(net, 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", trtcompile.PrecisionWarning)  # most of it is convolutions
-        report = trtcompile.dry_run(net, [images()], enabled_precisions=FP8 | {torch.half})
+    report = trtcompile.dry_run(net, [images()], enabled_precisions=FP8 | {torch.half})
     precisions = {row.name: row.precision for row in report.rows if row.multiply_adds}
     assert precisions == {
         "convolution": "FP16",
@@ -215,11 +216,20 @@ def test_what_has_no_fp8_kernels_stays_in_floating_point() -> None:
     reason = "TensorRT has no FP8 kernels for convolutions"
     assert dict(report.quantization_notes) == {"convolution": reason, "convolution_1": reason}
     assert f"not quantized:\n  convolution: {reason}" in str(report)
-    captured, _, _ = partition_for_test(
-        net, [images()], enabled_precisions=FP8, calibrator=calibrator(images())
-    )
+    graph, _ = quantized(net, images())
     # Neither the residual branch nor the pool's input, which INT8 has Q/DQ on.
-    assert operators(captured.graph_module).count(Q) == 2
+    assert operators(graph).count(Q) == 2
+
+
+def quantized(
+    model: nn.Module, data: torch.Tensor, **options: Any
+) -> tuple[GraphModule, CalibrationTable]:
+    """The graph with Q/DQ and the table, without building anything."""
+    options = {"enabled_precisions": FP8, "calibrator": calibrator(data), **options}
+    captured = capture_for_test(model, [data])
+    _, quantization = prepare(captured, CompileSpec(device=build_device(), **options))
+    assert quantization.table is not None
+    return captured.graph_module, quantization.table
 
 
 class TestTable:
@@ -227,53 +237,51 @@ class TestTable:
 
     def test_a_table_of_int8_serves_fp8(self, model: Block, tmp_path: Path) -> None:
         cache = tmp_path / "calibration.cache"
-        int8 = compile_fp8(
+        _, written = quantized(
             model,
             tokens(),
             enabled_precisions={torch.int8},
             calibrator=calibrator(tokens(), cache_file=cache),
         )
-        fp8 = compile_fp8(model, tokens(), calibrator=CacheCalibrator(cache, algo_type=MINMAX))
-        assert fp8.calibration_table == int8.calibration_table
-        assert fp8.calibration_table == compile_fp8(model, tokens()).calibration_table
+        from_cache = CacheCalibrator(cache, algo_type=MINMAX)
+        read_graph, read = quantized(model, tokens(), calibrator=from_cache)
+        graph, measured = quantized(model, tokens())
+        assert read == written == measured
         x = tokens(seed=1)
         with torch.no_grad():
-            assert torch.equal(fp8.lowered(x), compile_fp8(model, tokens()).lowered(x))
+            assert torch.equal(*read_graph(x), *graph(x))
 
     def test_a_table_of_fp8_serves_int8_where_it_has_all_tensors(
         self, model: Block, tmp_path: Path
     ) -> None:
         cache = tmp_path / "calibration.cache"
-        written = compile_fp8(model, tokens(), calibrator=calibrator(tokens(), cache_file=cache))
-        read = compile_fp8(
-            model,
-            tokens(),
-            enabled_precisions={torch.int8},
-            calibrator=CacheCalibrator(cache, algo_type=MINMAX),
-        )
-        assert read.calibration_table == written.calibration_table
+        _, written = quantized(model, tokens(), calibrator=calibrator(tokens(), cache_file=cache))
+        from_cache = CacheCalibrator(cache, algo_type=MINMAX)
+        _, read = quantized(model, tokens(), enabled_precisions={torch.int8}, calibrator=from_cache)
+        assert read == written
         with torch.no_grad():
             amax = float(model.norm(tokens()).abs().max())
-        norm = next(iter(read.calibration_table))
-        assert read.calibration_table[norm] == pytest.approx(amax / 127, rel=1e-6)
+        assert next(iter(read.values())) == pytest.approx(amax / 127, rel=1e-6)
 
     def test_a_table_of_fp8_lacks_the_inputs_of_convolutions(self, tmp_path: Path) -> None:
         net = Mixed()
         randomize(net, 4)
         cache = tmp_path / "calibration.cache"
-        with pytest.warns(trtcompile.PrecisionWarning, match="FP8 was asked for, but only"):
-            compile_fp8(net, images(), calibrator=calibrator(images(), cache_file=cache))
+        quantized(net, images(), calibrator=calibrator(images(), cache_file=cache))
+        from_cache = CacheCalibrator(cache, algo_type=MINMAX)
         with pytest.raises(CalibrationError, match="'input_0' \\(not in it\\)"):
-            compile_fp8(
-                net,
-                images(),
-                enabled_precisions={torch.int8},
-                calibrator=CacheCalibrator(cache, algo_type=MINMAX),
-            )
+            quantized(net, images(), enabled_precisions={torch.int8}, calibrator=from_cache)
 
     def test_ranges_that_cut_off_values_are_a_warning(self, model: Block) -> None:
         with pytest.warns(CalibrationWarning, match="ENTROPY_CALIBRATION_2, which cuts off"):
-            compile_fp8(model, tokens(), calibrator=DataLoaderCalibrator([tokens()]))
+            quantized(model, tokens(), calibrator=DataLoaderCalibrator([tokens()]))
+
+
+def test_little_fp8_warns() -> None:
+    net = Mixed()
+    randomize(net, 4)
+    with pytest.warns(PrecisionWarning, match="FP8 was asked for, but only 1% of"):
+        compile_fp8(net, images())
 
 
 class TestRefusals:
@@ -347,7 +355,7 @@ def test_torch_compile(model: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     x = tokens(seed=1)
     with torch.no_grad():
         computed = torch.compile(model, backend="trt", options=options)(x)
-        simulated = compile_fp8(model, tokens()).lowered(x)
+        (simulated,) = quantized(model, tokens())[0](x)
         error = (simulated - model(x)).norm()
     assert (computed - simulated).norm() < 1e-3 * error
 
