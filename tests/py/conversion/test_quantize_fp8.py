@@ -79,13 +79,7 @@ CASES = [
         lambda x: _qdq(x, dtype=torch.float16),
         floats(2, 9) * 40,
     ),
-    _fp8(
-        float8.quantize_fp8,
-        "dynamic",
-        _qdq,
-        floats(2, 9),
-        dynamic={0: {0: (1, 2, 4), 1: (2, 9, 9)}},
-    ),
+    *_both("dynamic", _qdq, floats(2, 9), dynamic={0: {0: (1, 2, 4), 1: (2, 9, 9)}}),
     *(
         _fp8(target, f"axis_{axis}", _PerChannel(size, axis), floats(2, 3, 4) * 40, build=False)
         for target in _CHANNELS
@@ -95,6 +89,18 @@ CASES = [
         _fp8(target, form, _QuantizedLinear(32, 16, per_channel=per_channel), x, tolerance=1e-4)
         for target, per_channel in ((float8.dequantize_fp8, False), (_CHANNELS[1], True))
         for form, x in (("linear", floats(16, 32)), ("linear_3d", floats(2, 8, 32)))
+    ),
+    *(
+        _fp8(
+            target,
+            "linear_dynamic",
+            _QuantizedLinear(32, 16, per_channel=True),
+            floats(16, 32),
+            dynamic={0: {0: (1, 16, 32)}},
+            build=target is _CHANNELS[0],
+            tolerance=1e-4,
+        )
+        for target in _CHANNELS
     ),
     _fp8(
         _CHANNELS[1],

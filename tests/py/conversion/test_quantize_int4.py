@@ -41,13 +41,17 @@ CASES = [
         tolerance=1e-4,
         build=False,
     ),
-    case(
-        TARGETS[1],
-        "dynamic",
-        _Int4Linear(256, 8),
-        floats(4, 256),
-        dynamic={0: {0: (1, 4, 8)}},
-        tolerance=1e-4,
+    *(
+        case(
+            target,
+            "dynamic",
+            _Int4Linear(256, 8),
+            floats(4, 256),
+            dynamic={0: {0: (1, 4, 8)}},
+            build=target is TARGETS[1],
+            tolerance=1e-4,
+        )
+        for target in TARGETS
     ),
 ]
 
