@@ -88,6 +88,8 @@ def _no_fp8_kernels(node: Node) -> str | None:
     if node.target in _PRODUCTS:
         return None
     if node.target is aten.convolution.default:
+        # TensorRT 10.6 on an H200 dequantizes in front of them: two of 256 channels take 176 us where FP16 takes 153. A
+        # linear layer of 4096x4096 written as one takes 10 ms, the matrix product 0.11 ms.
         return "TensorRT has no FP8 kernels for convolutions"
     return "TensorRT computes products of matrices alone in FP8"
 

@@ -172,7 +172,8 @@ def _fp8_product(per_channel: bool) -> OracleNetwork:
         return (_fp8(x, 2.0**-6).double() @ _fp8(weight, step).double().T).float()
 
     name = "quantize-fp8-product-per-" + ("channel" if per_channel else "tensor")
-    return OracleNetwork(name, [x], define, expect)
+    # Tensor cores of an H200 keep about 14 bits of a sum of FP8 products (DeepSeek-V3 technical report, 3.3.2).
+    return OracleNetwork(name, [x], define, expect, tolerance=2e-3)
 
 
 def _int4_product(dtype: torch.dtype) -> OracleNetwork:
@@ -189,7 +190,9 @@ def _int4_product(dtype: torch.dtype) -> OracleNetwork:
         return (x.double() @ w.reshape(16, 256).T).to(dtype)
 
     name = "dequantize-int4-blocks-" + str(dtype).split(".")[1]
-    return OracleNetwork(name, [signed(8, 256).to(dtype)], define, expect)
+    # TensorRT adds up FP16 products in FP16.
+    tolerance = 1e-2 if dtype == torch.float16 else None
+    return OracleNetwork(name, [signed(8, 256).to(dtype)], define, expect, tolerance=tolerance)
 
 
 _STEP = torch.tensor(0.05)
