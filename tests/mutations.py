@@ -258,8 +258,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="insert: activation scale times 2",
         file="trtcompile/ptq/insert.py",
-        old="dequantized = _through_qdq(graph_module, value, scales[layer_name(value)])",
-        new="dequantized = _through_qdq(graph_module, value, 2 * scales[layer_name(value)])",
+        old="scale = number_format.scale_of(scales[layer_name(value)])",
+        new="scale = number_format.scale_of(2 * scales[layer_name(value)])",
         tests=(
             "tests/py/ptq/test_insert.py::test_scales_are_those_of_the_table",
             "tests/py/ptq/test_insert.py::test_the_simulation_of_one_layer_against_numpy",
@@ -268,8 +268,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="insert: a channel of zeros gets a scale of zero",
         file="trtcompile/ptq/insert.py",
-        old="return torch.where(amax > 0, amax, torch.ones_like(amax)) / 127",
-        new="return amax / 127",
+        old="return torch.where(amax > 0, amax, torch.ones_like(amax)) / largest",
+        new="return amax / largest",
         tests=("tests/py/ptq/test_insert.py::test_a_channel_of_zeros_stays_zero",),
     ),
     Mutation(
@@ -329,8 +329,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="precision: no cast of outputs",
         file="trtcompile/precision/assign.py",
-        old='if node.op == "output" or (\n            node.op == "call_function"',
-        new='if node.op != "output" and (\n            node.op == "call_function"',
+        old='if node.op == "output" or (node.op == "call_function" and not is_qdq(node)):',
+        new='if node.op == "call_function" and not is_qdq(node):',
         tests=(
             "tests/py/precision/test_assign.py::test_casts_are_only_at_the_borders",
             "tests/py/precision/test_assign.py::test_outputs_are_fp32_also_where_the_model_reads_them_again",
@@ -776,5 +776,52 @@ MUTATIONS: tuple[Mutation, ...] = (
         old="for part in flat.chunk(shares)\n",
         new="for part in flat.chunk(shares)[1:]\n",
         tests=("tests/py/ptq/test_histogram.py::test_threads_count_the_same",),
+    ),
+    Mutation(
+        name="fp8: what is too large becomes NaN",
+        file="trtcompile/float8.py",
+        old="return x.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3)",
+        new="return x.to(E4M3)",
+        tests=("tests/py/conversion/test_quantize_fp8.py::test_computes_what_pytorch_computes",),
+    ),
+    Mutation(
+        name="fp8: a table's scale is used as it is",
+        file="trtcompile/ptq/number_format.py",
+        old="table_scale * INT8_MAX / self.largest",
+        new="table_scale",
+        tests=(
+            "tests/py/test_fp8_end_to_end.py::test_the_scales_map_the_largest_value_to_448",
+            "tests/py/test_fp8_end_to_end.py::test_the_simulation_against_the_definition",
+        ),
+    ),
+    Mutation(
+        name="fp8: convolutions too",
+        file="trtcompile/ptq/quantize.py",
+        old="{node for node in taken if refused[node] is None}",
+        new="set(taken)",
+        tests=(
+            "tests/py/test_fp8_end_to_end.py::test_what_has_no_fp8_kernels_stays_in_floating_point",
+        ),
+    ),
+    Mutation(
+        name="fp8: built for GPUs that have none",
+        file="trtcompile/engine.py",
+        old="_LEAST_FP8 = (8, 9)",
+        new="_LEAST_FP8 = (7, 5)",
+        tests=("tests/py/test_fp8_end_to_end.py::TestRefusals::test_a_gpu_without_fp8",),
+    ),
+    Mutation(
+        name="int4: the halves of a byte swapped",
+        file="trtcompile/conversion/network.py",
+        old="packed = nibbles[0::2] | (nibbles[1::2] << 4)",
+        new="packed = nibbles[1::2] | (nibbles[0::2] << 4)",
+        tests=("tests/py/conversion/test_quantize_int4.py::test_computes_what_pytorch_computes",),
+    ),
+    Mutation(
+        name="int4: one scale for a whole row",
+        file="trtcompile/int4_blocks.py",
+        old="return (blocks.abs().amax(2) / INT4_MAX)",
+        new="return (blocks.abs().amax((1, 2)).reshape(-1, 1).expand(blocks.shape[:2]) / INT4_MAX)",
+        tests=("tests/py/conversion/test_quantize_int4.py::test_blocks_against_loops",),
     ),
 )

@@ -38,13 +38,15 @@ from trtcompile.precision import assign_fp16
 from trtcompile.profiles import resolve_profiles
 from trtcompile.ptq.fingerprint import graph_hash
 from trtcompile.ptq.given import check_given, comes_quantized, dequantize_depthwise
+from trtcompile.ptq.number_format import FORMATS
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.table import CalibrationTable
 from trtcompile.ptq.unit_scales import UnitScales
+from trtcompile.ptq.weight_only import quantize_weights
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
-from trtcompile.settings import CompileSpec, as_precisions
+from trtcompile.settings import QUANTIZED_PRECISIONS, CompileSpec, as_precisions
 
 
 def compile(  # noqa: A001 (the public name, as in torch.compile)
@@ -103,7 +105,7 @@ def dry_run(
 ) -> PartitionReport:
     """The report that ``compile`` would give, without calibrating, converting, or building anything.
 
-    It needs no TensorRT, no GPU, and no calibrator: INT8 is placed with made-up scales. What only a converter or
+    It needs no TensorRT, no GPU, and no calibrator: Q/DQ are placed with made-up scales. What only a converter or
     TensorRT's builder can refuse is not in it.
 
     Args:
@@ -119,7 +121,9 @@ def dry_run(
             ``require_full_compilation`` is set.
     """
     default = getattr(spec, "enabled_precisions", CompileSpec.enabled_precisions)
-    if torch.int8 in as_precisions(options.get("enabled_precisions", default)):
+    if not as_precisions(options.get("enabled_precisions", default)).isdisjoint(
+        QUANTIZED_PRECISIONS
+    ):
         options["calibrator"] = UnitScales()
     settings = CompileSpec.from_options(options, spec=spec)
     captured, _ = _capture(model, inputs, kwarg_inputs, settings)
@@ -296,11 +300,19 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     if comes_quantized(graph_module):
         check_given(spec, judge(graph_module, spec))
         dequantize_depthwise(graph_module)
-    elif spec.uses_int8:
+    elif spec.quantized_dtype is not None:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
-            graph_module, _taken(graph_module, spec), spec, captured.arguments, device
+            graph_module,
+            _taken(graph_module, spec),
+            spec,
+            captured.arguments,
+            device,
+            FORMATS[spec.quantized_dtype],
         )
+    elif spec.weight_only is not None:
+        taken = _taken(graph_module, spec)
+        quantization = Quantization(None, quantize_weights(graph_module, taken, spec.weight_only))
     if spec.uses_fp16:
         assign_fp16(graph_module, _taken(graph_module, spec))
     return identity, quantization
@@ -328,11 +340,14 @@ def split(
 
 
 def warn_of_precision(report: PartitionReport, spec: CompileSpec) -> None:
-    """Warns where INT8 was asked for and less than half of the multiply-adds have it."""
-    share = report.multiply_add_share("INT8")
-    if spec.uses_int8 and share < 0.5:
+    """Warns where INT8 or FP8 was asked for and less than half of the multiply-adds have it."""
+    if spec.quantized_dtype is None:
+        return
+    wanted = QUANTIZED_PRECISIONS[spec.quantized_dtype]
+    share = report.multiply_add_share(wanted)
+    if share < 0.5:
         warnings.warn(
-            f"INT8 was asked for, but only {share:.0%} of the multiply-adds got it. The report says why: "
+            f"{wanted} was asked for, but only {share:.0%} of the multiply-adds got it. The report says why: "
             "print(compiled.report).",
             PrecisionWarning,
             stacklevel=4,

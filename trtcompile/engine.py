@@ -20,6 +20,11 @@ from trtcompile.errors import EngineBuildError, SettingsError
 from trtcompile.partition.shapes import Profile, ShapeRange
 from trtcompile.settings import CompileSpec
 
+#: The first compute capability whose tensor cores multiply FP8.
+_LEAST_FP8 = (8, 9)
+#: The first that TensorRT dequantizes INT4 weights on.
+_LEAST_INT4 = (8, 0)
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -104,12 +109,14 @@ def check_buildable(spec: CompileSpec) -> Flavour:
 
     Raises:
         TensorRTMissingError: no TensorRT is installed.
-        SettingsError: the device is not there, or cannot be built for; or there can be no timing cache file.
+        SettingsError: the device is not there, cannot be built for, or lacks a type that was asked for; or there can
+            be no timing cache file.
     """
     flavour = _tensorrt.load()
     _check_timing_cache_file(flavour, spec)
     here = _tensorrt.gpu_capability(spec.device.gpu_id)
     named = spec.device.compute_capabilities
+    _check_types(spec, named or ((here,) if here else ()))
     if not named:
         if here is None:
             how = (
@@ -137,6 +144,20 @@ def check_buildable(spec: CompileSpec) -> Flavour:
                 f"compute_capability {capability} is not among those of {flavour}. Use one of {', '.join(known)}."
             )
     return flavour
+
+
+def _check_types(spec: CompileSpec, targets: Sequence[str]) -> None:
+    wanted = [
+        ("enabled_precisions has torch.float8_e4m3fn", "FP8", _LEAST_FP8, spec.uses_fp8),
+        ("weight_only is 'int4'", "INT4", _LEAST_INT4, spec.weight_only == "int4"),
+    ]
+    for option, kind, least, is_wanted in wanted:
+        for target in targets if is_wanted else ():
+            if tuple(map(int, target.split("."))) < least:
+                raise SettingsError(
+                    f"{option}, but compute capability {target} has no {kind}: {'.'.join(map(str, least))} is the "
+                    "first that does. Use INT8, or another device."
+                )
 
 
 def _check_timing_cache_file(flavour: Flavour, spec: CompileSpec) -> None:

@@ -21,6 +21,9 @@ TENSOR_NAME = "tensor_name"
 #: computes what the norm did.
 FOLDED_NORM = "folded_norm"
 
+#: PyTorch's operators for integers, and this package's for FP8 and INT4.
+_QDQ_NAMESPACES = frozenset(("quantized_decomposed", "trtcompile"))
+
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>.*)'
 )
@@ -58,7 +61,12 @@ def is_one_of(node: Node, operators: Collection[str]) -> bool:
 
 def is_qdq(node: Node) -> bool:
     """Whether a node quantizes or dequantizes, as PT2E and the quantize stage write it."""
-    return getattr(node.target, "namespace", "") == "quantized_decomposed"
+    return getattr(node.target, "namespace", "") in _QDQ_NAMESPACES
+
+
+def is_dequantize(node: Node) -> bool:
+    """Whether a node dequantizes."""
+    return is_qdq(node) and operator_name(node).partition(".")[2].startswith("dequantize")
 
 
 def module_path(node: Node) -> str:

@@ -20,7 +20,17 @@ import torch
 from trtcompile.dims import SizeRange, is_size
 from trtcompile.errors import SettingsError
 
-SUPPORTED_PRECISIONS: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.int8)
+SUPPORTED_PRECISIONS: tuple[torch.dtype, ...] = (
+    torch.float32,
+    torch.float16,
+    torch.int8,
+    torch.float8_e4m3fn,
+)
+_SPOKEN_PRECISIONS = ", ".join(map(str, SUPPORTED_PRECISIONS))
+#: Precisions that Q/DQ with calibrated scales are placed for, and what they are called.
+QUANTIZED_PRECISIONS: Mapping[torch.dtype, str] = {torch.int8: "INT8", torch.float8_e4m3fn: "FP8"}
+#: The types that ``weight_only`` names.
+WEIGHT_ONLY = ("int8", "int4")
 
 
 class DeviceType(enum.Enum):
@@ -158,14 +168,17 @@ class CompileSpec:
     """The settings of one compilation.
 
     Args:
-        enabled_precisions: any set of ``torch.float32``, ``torch.float16``, ``torch.int8`` (``torch.float`` and
-            ``torch.half`` are the same types). INT8 goes where the placement rules put Q/DQ; FP16 is used
-            elsewhere only if listed, else FP32.
-        calibrator: gives the activation scales for INT8: a calibrator of ``trtcompile.ptq``, or an object of a class
-            derived from one of TensorRT's calibrators.
+        enabled_precisions: any set of ``torch.float32``, ``torch.float16``, and one of ``torch.int8`` and
+            ``torch.float8_e4m3fn`` (``torch.float`` and ``torch.half`` are names of the first two). INT8 or FP8 goes
+            where the placement rules put Q/DQ; FP16 is used elsewhere only if listed, else FP32.
+        calibrator: gives the activation scales for INT8 or FP8: a calibrator of ``trtcompile.ptq``, or an object of a
+            class derived from one of TensorRT's calibrators.
         smooth_quant: alpha of SmoothQuant, from 0 to 1, such as 0.5: moves outliers behind the norms of a transformer
             into the weights of the linear layers that read them, as ``trtcompile.ptq.smooth_quant`` describes. Runs the
             calibrator's data once more. The calibration table is for the smoothed model. None leaves it out.
+        weight_only: ``"int8"`` or ``"int4"`` keeps the weights of linear layers (and, in INT8, of convolutions) in that
+            type; products stay in floating point. Makes engines smaller, needs no calibrator. None quantizes no weights
+            of its own.
         device: a ``Device`` or anything that ``Device.from_any`` reads.
         min_block_size: when a model does not fit into one engine, engines with fewer operators than this
             are run by PyTorch instead.
@@ -198,6 +211,7 @@ class CompileSpec:
     enabled_precisions: frozenset[torch.dtype] = frozenset({torch.float32})
     calibrator: Any = None
     smooth_quant: float | None = None
+    weight_only: str | None = None
     device: Device = dataclasses.field(default_factory=Device)
     min_block_size: int = 5
     torch_executed_ops: frozenset[str] = frozenset()
@@ -249,18 +263,19 @@ class CompileSpec:
         if self.optimization_profiles is not None:
             setattr_(self, "optimization_profiles", _profiles(self.optimization_profiles))
         self._check_calibrator()
-        if self.placement_options and not self.uses_int8:
+        if self.placement_options and self.quantized_dtype is None:
             raise SettingsError(
                 f"{', '.join(self.placement_options)} was given, but enabled_precisions has no torch.int8, so it would "
-                "have no effect. Add torch.int8 to enabled_precisions or drop the option."
+                "have no effect. Add torch.int8 (or torch.float8_e4m3fn) to enabled_precisions or drop the option."
             )
         self._check_smooth_quant()
+        self._check_weight_only()
 
     def _check_calibrator(self) -> None:
-        if self.calibrator is not None and not self.uses_int8:
+        if self.calibrator is not None and self.quantized_dtype is None:
             raise SettingsError(
                 "a calibrator was given, but enabled_precisions has no torch.int8, so it would have no effect. Add "
-                "torch.int8 to enabled_precisions or drop the calibrator."
+                "torch.int8 (or torch.float8_e4m3fn) to enabled_precisions or drop the calibrator."
             )
         if self.calibrator is not None and not any(
             callable(getattr(self.calibrator, name, None)) for name in ("calibrate", "get_batch")
@@ -293,10 +308,33 @@ class CompileSpec:
             if field.name.startswith("int8_") and getattr(self, field.name) != field.default
         )
 
+    def _check_weight_only(self) -> None:
+        if self.weight_only is None:
+            return
+        if self.weight_only not in WEIGHT_ONLY:
+            raise SettingsError(
+                f"weight_only is {self.weight_only!r}. Use {', '.join(map(repr, WEIGHT_ONLY))}, or None."
+            )
+        if self.quantized_dtype is not None:
+            raise SettingsError(
+                f"weight_only is {self.weight_only!r}, but enabled_precisions has {self.quantized_dtype}, whose "
+                "products have weights of that type. Drop one of the two."
+            )
+
+    @property
+    def quantized_dtype(self) -> torch.dtype | None:
+        """The dtype that Q/DQ are placed for; None where nothing is quantized."""
+        return next((p for p in QUANTIZED_PRECISIONS if p in self.enabled_precisions), None)
+
     @property
     def uses_int8(self) -> bool:
-        """Whether Q/DQ are placed."""
+        """Whether Q/DQ are placed for INT8."""
         return torch.int8 in self.enabled_precisions
+
+    @property
+    def uses_fp8(self) -> bool:
+        """Whether Q/DQ are placed for FP8."""
+        return torch.float8_e4m3fn in self.enabled_precisions
 
     @property
     def uses_fp16(self) -> bool:
@@ -330,6 +368,7 @@ class CompileSpec:
             ),
             "calibrator": None if self.calibrator is None else repr(self.calibrator),
             "smooth_quant": self.smooth_quant,
+            "weight_only": self.weight_only,
             "device": {
                 "device_type": self.device.device_type.name,
                 "gpu_id": self.device.gpu_id,
@@ -396,11 +435,16 @@ def as_precisions(value: Any) -> frozenset[torch.dtype]:
     for precision in precisions:
         if precision not in SUPPORTED_PRECISIONS:
             raise SettingsError(
-                f"enabled_precisions has {precision!r}. Use any of torch.float32, torch.float16, torch.int8."
+                f"enabled_precisions has {precision!r}. Use any of {_SPOKEN_PRECISIONS}."
             )
     if not precisions:
         raise SettingsError(
-            "enabled_precisions is empty. Name at least one of torch.float32, torch.float16, torch.int8."
+            f"enabled_precisions is empty. Name at least one of {_SPOKEN_PRECISIONS}."
+        )
+    if precisions.issuperset(QUANTIZED_PRECISIONS):
+        raise SettingsError(
+            "enabled_precisions has both torch.int8 and torch.float8_e4m3fn, and a product has one of them. Name the "
+            "one that products are to be computed in."
         )
     return precisions
 

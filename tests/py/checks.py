@@ -37,6 +37,14 @@ def can_run_engines() -> bool:
     return _tensorrt.gpu_capability(0) is not None and not _tensorrt.load().builds_ahead_of_time
 
 
+def builds_fp8() -> bool:
+    """Whether the device that this machine builds for computes in FP8."""
+    if build_device().compute_capabilities:
+        return True
+    here = _tensorrt.gpu_capability(0)
+    return here is not None and tuple(map(int, here.split("."))) >= (8, 9)
+
+
 class Function(nn.Module):
     """A function of so many tensors as a module.
 
@@ -313,6 +321,7 @@ __all__ = [
     "OracleSession",
     "assert_same",
     "build_device",
+    "builds_fp8",
     "can_run_engines",
     "capture_for_test",
     "check_op",

@@ -24,6 +24,8 @@ TIERS = (
         "products",
         "export_repairs",
         "fake_quantizers",
+        "float8",
+        "int4_blocks",
     ),
     ("exported", "profiles", "ranged_export"),
     ("capture", "lowering", "ptq", "precision", "conversion"),

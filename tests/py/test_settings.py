@@ -189,6 +189,7 @@ class Scales:
 VALID: dict[str, st.SearchStrategy[Any]] = {
     "enabled_precisions": st.sets(st.sampled_from([torch.float32, torch.float16]), min_size=1),
     "device": st.sampled_from([None, "cuda:1", Device(compute_capability="8.9"), {"gpu_id": 2}]),
+    "weight_only": st.sampled_from([None, "int8", "int4"]),
     "min_block_size": st.integers(1, 1000),
     "torch_executed_ops": st.sets(
         st.sampled_from(
@@ -295,6 +296,9 @@ class TestValues:
             ({"enabled_precisions": {torch.bfloat16}}, "has torch.bfloat16"),
             ({"enabled_precisions": {"int8"}}, "has 'int8'"),
             ({"enabled_precisions": 3}, "enabled_precisions is 3"),
+            ({"enabled_precisions": {torch.int8, torch.float8_e4m3fn}}, "has both"),
+            ({"weight_only": "fp8"}, "weight_only is 'fp8'"),
+            ({"weight_only": ["int8"]}, "weight_only is"),
             ({"min_block_size": 0}, "min_block_size is 0, out of range"),
             ({"min_block_size": True}, "not an integer"),
             ({"optimization_level": 6}, "from 0 to 5"),

@@ -28,7 +28,7 @@ from trtcompile.errors import (
 from trtcompile.inputs import Input
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.runtime import TRTModule
-from trtcompile.settings import CompileSpec
+from trtcompile.settings import QUANTIZED_PRECISIONS, CompileSpec
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class CompiledGraph:
             )
         check_buildable(spec)
         self._check_evaluates(spec)
-        if spec.uses_int8:
+        if spec.quantized_dtype is not None:
             self._graph = self._graph.in_order_of_arguments(self._origin)
         if not self._graph.inputs:
             return None
@@ -168,9 +168,10 @@ class CompiledGraph:
         if not operators:
             return
         problem = f"the model is in train mode: {operators} behave as in training"
-        if spec.uses_int8:
+        if spec.quantized_dtype is not None:
             raise CalibrationError(
-                f"INT8 was asked for, but {problem}, which scales would be measured of. Call model.eval() first."
+                f"{QUANTIZED_PRECISIONS[spec.quantized_dtype]} was asked for, but {problem}, which scales would be "
+                "measured of. Call model.eval() first."
             )
         warnings.warn(
             f"{problem}, and PyTorch runs them. Call model.eval() first to compile the model for inference.",
@@ -210,7 +211,7 @@ def _compile_or_leave(
     try:
         captured = _capture(frozen, inputs)
     except UnsupportedGraphError as error:
-        if spec.require_full_compilation or spec.uses_int8:
+        if spec.require_full_compilation or spec.quantized_dtype is not None:
             raise
         warnings.warn(f"a graph stays in PyTorch: {error}", TRTCompileWarning, stacklevel=4)
         return None

@@ -77,8 +77,8 @@ class DynamoGraph:
         """
         if origin.graph_break is not None:
             raise CalibrationError(
-                f"INT8 was asked for, but {origin.graph_break}. The loader's batches fit only the whole model. Remove "
-                "the break (torch.compile(fullgraph=True) shows where it is), or use trtcompile.compile()."
+                f"Quantization was asked for, but {origin.graph_break}. The loader's batches fit only the whole model. "
+                "Remove the break (torch.compile(fullgraph=True) shows where it is), or use trtcompile.compile()."
             )
         nodes = _placeholders(self.graph_module)
         constants = [i for i in self.inputs if not _is_of_argument(nodes[i])]
@@ -88,9 +88,9 @@ class DynamoGraph:
         if len(inputs) != len(arguments):
             read = [_source_name(nodes[i]) for i in arguments]
             raise CalibrationError(
-                f"INT8 was asked for, but the graph reads {', '.join(read)}, which are not the first arguments of the "
-                "compiled function, so the loader's elements cannot be matched to them. Use trtcompile.compile() with "
-                "inputs=."
+                f"Quantization was asked for, but the graph reads {', '.join(read)}, which are not the first "
+                "arguments of the compiled function, so the loader's elements cannot be matched to them. Use "
+                "trtcompile.compile() with inputs=."
             )
         ranges = {index: sizes for index, sizes in self.ranges.items() if index in inputs}
         return replace(

@@ -28,6 +28,7 @@ _FROM_TORCH = {
     torch.float16: "HALF",
     torch.bfloat16: "BF16",
     torch.int8: "INT8",
+    torch.float8_e4m3fn: "FP8",
     torch.uint8: "UINT8",
     torch.int32: "INT32",
     torch.int64: "INT64",
@@ -88,7 +89,7 @@ class Network:
         self._layers_in_scope = 0
         # TensorRT reads weights during the build, long after add_constant returned.
         self._weights: list[Any] = []
-        self._dequantized: dict[int, ITensor] = {}
+        self._dequantized: dict[int, tuple[ITensor, torch.dtype]] = {}
 
     # --- construction -------------------------------------------------------------------------------------------
 
@@ -401,23 +402,47 @@ class Network:
 
     # --- quantization -------------------------------------------------------------------------------------------
 
-    def quantize(self, x: ITensor, scale: torch.Tensor, axis: int | None = None) -> ITensor:
-        """INT8 from floating point: per tensor with a 0-D scale, or per channel with a 1-D scale and ``axis``."""
-        layer = self.definition.add_quantize(x, self.constant(scale), trt.DataType.INT8)
+    def quantize(
+        self,
+        x: ITensor,
+        scale: torch.Tensor,
+        axis: int | None = None,
+        *,
+        dtype: torch.dtype = torch.int8,
+    ) -> ITensor:
+        """INT8 or FP8 of floating point: per tensor with a 0-D scale, or per channel with a 1-D scale and ``axis``."""
+        layer = self.definition.add_quantize(x, self.constant(scale), tensorrt_dtype(dtype))
         return self._along(self.layer(layer, "quantize"), axis)
 
     def dequantize(
         self, x: ITensor, scale: torch.Tensor, dtype: torch.dtype, axis: int | None = None
     ) -> ITensor:
-        """Floating point of ``dtype`` from INT8."""
+        """Floating point of ``dtype`` from INT8 or FP8."""
         layer = self.definition.add_dequantize(x, self.constant(scale), tensorrt_dtype(dtype))
         result = self._along(self.layer(layer, "dequantize"), axis)
-        self._dequantized[id(result)] = result
+        self._dequantized[id(result)] = result, torch_dtype(x.dtype)
         return result
 
-    def is_dequantized(self, x: TensorLike) -> bool:
-        """Whether ``x`` comes straight from a dequantize layer."""
-        return self._dequantized.get(id(x)) is x
+    def dequantize_int4(
+        self, levels: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype
+    ) -> ITensor:
+        """A weight of ``dtype`` from levels from -8 to 7, with a scale for each block of its last dimension."""
+        nibbles = levels.detach().cpu().reshape(-1).to(torch.uint8) & 0xF
+        packed = nibbles[0::2] | (nibbles[1::2] << 4)  # the first of two is in the low half
+        self._weights.append(packed)
+        weights = trt.Weights(trt.DataType.INT4, packed.data_ptr(), levels.numel())
+        constant = self.layer(
+            self.definition.add_constant(tuple(levels.shape), weights), "constant"
+        ).get_output(0)
+        layer = self.definition.add_dequantize(
+            constant, self.constant(scales), tensorrt_dtype(dtype)
+        )
+        return self.layer(layer, "dequantize").get_output(0)
+
+    def dequantized_from(self, x: TensorLike) -> torch.dtype | None:
+        """What ``x`` was dequantized from; None if it does not come straight from a dequantize layer."""
+        result, dtype = self._dequantized.get(id(x), (None, None))
+        return dtype if result is x else None
 
     @staticmethod
     def _along(layer: Any, axis: int | None) -> ITensor:

@@ -32,6 +32,9 @@ class Converter:
     supports: Support
 
 
+_BYTES = (torch.int8, torch.uint8, torch.float8_e4m3fn)
+
+
 class Registry:
     """Converters by target."""
 
@@ -51,7 +54,7 @@ class Registry:
         Args:
             target: an overload such as ``torch.ops.aten.relu.default``, or a Python function.
             supports: ``(node, spec)`` gives None, or the reason as a sentence why TensorRT cannot take this node.
-            takes_bytes: whether int8 and uint8 tensors get as far as ``supports``; TensorRT computes on neither.
+            takes_bytes: whether int8, uint8, and FP8 tensors get as far as ``supports``; TensorRT computes on none.
             override: whether to replace the converter that ``target`` has.
 
         Raises:
@@ -98,7 +101,7 @@ def _all_of(checks: Sequence[Support]) -> Support:
 
 def _refuses_bytes(node: Node, spec: CompileSpec) -> str | None:
     for value in (node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)):
-        if isinstance(value, torch.Tensor) and value.dtype in (torch.int8, torch.uint8):
+        if isinstance(value, torch.Tensor) and value.dtype in _BYTES:
             dtype = str(value.dtype).removeprefix("torch.")
             return f"TensorRT only casts, quantizes, and dequantizes {dtype} tensors"
     return None

@@ -11,6 +11,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
+from trtcompile import float8
 from trtcompile.lowering.constants import add_constant, constant_of
 from trtcompile.node_info import copy_origin, operator_name
 from trtcompile.settings import CompileSpec
@@ -34,7 +35,15 @@ _PER_CHANNEL = frozenset(
 )
 #: ModelOpt's operator, by name: its namespace is there only while ModelOpt is imported.
 _MODELOPT = "tensorrt.quantize_op.default"
-_INT8 = (-128, 127)
+#: Quantize and dequantize, by whether there is a scale for each channel.
+_INTEGER_PAIRS = {
+    False: (qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default),
+    True: (qd.quantize_per_channel.default, qd.dequantize_per_channel.default),
+}
+_FP8_PAIRS = {
+    False: (float8.quantize_fp8, float8.dequantize_fp8),
+    True: (float8.quantize_fp8_per_channel, float8.dequantize_fp8_per_channel),
+}
 
 
 def split_fake_quantize(graph_module: GraphModule, spec: CompileSpec) -> int:
@@ -110,18 +119,18 @@ def _is_enabled(graph_module: GraphModule, node: Node) -> bool:
 def _of_modelopt(
     graph_module: GraphModule, node: Node
 ) -> tuple[Any, Any, int | None, int, int] | None:
-    """quantize_op(input, amax, num_bits, exponent_bits, unsigned, narrow_range), for 8-bit integers."""
+    """quantize_op(input, amax, num_bits, exponent_bits, unsigned, narrow_range), for 8-bit integers and for FP8."""
     _, amax, bits, exponent_bits, unsigned, narrow = node.args
     value = constant_of(graph_module, amax)
-    if value is None or (bits, exponent_bits, unsigned) != (8, 0, False):
+    if value is None or bits != 8 or exponent_bits not in (0, 4) or unsigned:
         return None
-    low = -127 if narrow else -128
+    low, high = (-448, 448) if exponent_bits else (-127 if narrow else -128, 127)
     if value.numel() == 1:
-        return float(value.double() / 127), 0, None, low, 127
+        return float(value.double() / high), 0, None, low, high
     axes = [axis for axis, size in enumerate(value.shape) if size != 1]
     if len(axes) != 1 or value.dim() != node.meta["val"].dim():
         return None
-    scales = value.detach().reshape(-1).float() / 127
+    scales = value.detach().reshape(-1).float() / high
     name = str(amax.target)  # type: ignore[union-attr]
     zeros = torch.zeros_like(scales, dtype=torch.int64)
     return (
@@ -129,7 +138,7 @@ def _of_modelopt(
         add_constant(graph_module, f"{name}_zero_points", zeros, before=node),
         axes[0],
         low,
-        127,
+        high,
     )
 
 
@@ -147,19 +156,18 @@ def _insert_pair(
     source = node.args[0]
     assert isinstance(source, Node)
     value = source.meta["val"]
-    dtype = torch.int8 if low < 0 else torch.uint8
-    ranges = (scale, zero_point, low, high, dtype)
-    if axis is not None:
-        ranges = (scale, zero_point, axis, low, high, dtype)  # type: ignore[assignment]
-    kind = "tensor" if axis is None else "channel"
+    along = () if axis is None else (axis,)
+    if high == float8.E4M3_MAX:
+        dtype, ranges = float8.E4M3, (scale, *along)
+        quantize, dequantize = _FP8_PAIRS[axis is not None]
+    else:
+        dtype = torch.int8 if low < 0 else torch.uint8
+        ranges = (scale, zero_point, *along, low, high, dtype)
+        quantize, dequantize = _INTEGER_PAIRS[axis is not None]
     with node.graph.inserting_before(node):
-        quantized = node.graph.call_function(
-            getattr(qd, f"quantize_per_{kind}").default, (source, *ranges)
-        )
+        quantized = node.graph.call_function(quantize, (source, *ranges))
         result = node.graph.call_function(
-            getattr(qd, f"dequantize_per_{kind}").default,
-            (quantized, *ranges),
-            {"out_dtype": value.dtype},
+            dequantize, (quantized, *ranges), {"out_dtype": value.dtype}
         )
     copy_origin(node, quantized, value.to(dtype))
     copy_origin(node, result, value)

@@ -5,24 +5,46 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from trtcompile.int4_blocks import dequantize_int4_blocks
+from trtcompile.node_info import is_dequantize
 from trtcompile.products import PRODUCTS, operands
+from trtcompile.settings import QUANTIZED_PRECISIONS
 
-qd = torch.ops.quantized_decomposed
+aten = torch.ops.aten
 
-_DEQUANTIZE = (qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default)
 _NAMES = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
 
 
-def is_dequantized(value: object) -> bool:
-    """Whether a value comes straight from a dequantize node."""
-    return isinstance(value, Node) and value.target in _DEQUANTIZE
+def dequantized_from(value: object) -> torch.dtype | None:
+    """The dtype that a value was dequantized from; None if it does not come straight from a dequantize node."""
+    if not isinstance(value, Node) or not is_dequantize(value):
+        return None
+    (quantized, *_) = value.all_input_nodes
+    dtype: torch.dtype = quantized.meta["val"].dtype
+    return dtype
 
 
 def precision_of(node: Node) -> str:
-    """``INT8`` if a product has two dequantized factors, else the name of its result's dtype."""
-    if node.target in PRODUCTS and all(is_dequantized(value) for value in operands(node)):
-        return "INT8"
+    """``INT8`` or ``FP8`` if a product has two factors of that type, else the name of its result's dtype."""
+    if node.target in PRODUCTS:
+        first, second = map(dequantized_from, operands(node))
+        # A model may come with FP8 convolutions, for which TensorRT has no kernels: it dequantizes in front of them.
+        has_kernels = first != torch.float8_e4m3fn or node.target is not aten.convolution.default
+        if first is not None and first == second and has_kernels:
+            return QUANTIZED_PRECISIONS[first]
     return dtype_name(node)
+
+
+def weight_format(node: Node) -> str | None:
+    """``INT8`` or ``INT4`` if that is what the weight of a floating-point product is kept in."""
+    if node.target not in PRODUCTS:
+        return None
+    data, weight = operands(node)
+    dtype = dequantized_from(weight)
+    if dtype is None or dequantized_from(data) is not None:
+        return None
+    assert isinstance(weight, Node)
+    return "INT4" if weight.target is dequantize_int4_blocks else QUANTIZED_PRECISIONS[dtype]
 
 
 def dtype_name(node: Node) -> str:

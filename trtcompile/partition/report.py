@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from trtcompile.node_info import layer_name, module_path, operator_name, source_line
 from trtcompile.partition.grouping import is_work
-from trtcompile.partition.precision_of import dtype_name, precision_of
+from trtcompile.partition.precision_of import dtype_name, precision_of, weight_format
 from trtcompile.partition.split import PartitionedGraph
 from trtcompile.products import multiply_adds
 from trtcompile.ptq.placement import Placement
@@ -25,9 +26,10 @@ class NodeRow:
         module: path of the module it was traced from, if known.
         engine: the engine that runs it, or None for PyTorch.
         reason: why PyTorch runs it, or None.
-        precision: ``INT8``, ``FP16``, ``FP32``, or another dtype's name.
+        precision: ``INT8``, ``FP8``, ``FP16``, ``FP32``, or another dtype's name.
         multiply_adds: its multiply-add operations at the opt shape; 0 for anything but convolutions and products.
         source: the user's source line.
+        weights: ``INT8`` or ``INT4`` if the weight alone is kept in that type, or None.
     """
 
     name: str
@@ -38,6 +40,7 @@ class NodeRow:
     precision: str
     multiply_adds: int
     source: str
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,12 @@ class PartitionReport:
         spoken = ", ".join(f"{p} {share:.1%}" for p, share in shares.items() if share > 0)
         if any(row.multiply_adds for row in self.rows):
             lines.append(f"multiply-adds: {spoken}")
+        kept = Counter(row.weights for row in self.rows if row.weights is not None)
+        if kept:
+            spoken = ", ".join(f"{name} in {count} operator(s)" for name, count in kept.items())
+            lines.append(f"weights alone: {spoken}")
         lines += ["", *_table(self._grouped())]
-        for title, is_left_out in (("read in INT8:", False), ("left out of INT8:", True)):
+        for title, is_left_out in (("read through Q/DQ:", False), ("not quantized:", True)):
             placed = [row for row in self.placement if (row.value is None) == is_left_out]
             if placed:
                 lines += ["", title, *(f"  {line}" for line in _table(_by_rule(placed)))]
@@ -184,4 +191,5 @@ def _row(node: Node, partitioned: PartitionedGraph) -> NodeRow:
         precision=dtype_name(node) if engine is None else precision_of(node),
         multiply_adds=multiply_adds(node),
         source=source_line(node),
+        weights=None if engine is None else weight_format(node),
     )

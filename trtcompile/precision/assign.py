@@ -10,10 +10,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
-from trtcompile.node_info import TENSOR_NAME, layer_name
+from trtcompile.node_info import TENSOR_NAME, is_dequantize, is_qdq, layer_name
 
 aten = torch.ops.aten
-qd = torch.ops.quantized_decomposed
 
 #: Operators whose result or intermediate values leave FP16's range or lose too much of its 11 bits.
 KEPT_IN_FP32 = frozenset(
@@ -67,8 +66,6 @@ KEPT_IN_FP32 = frozenset(
         aten.var_mean.correction,
     }
 )
-_QUANTIZE = frozenset({qd.quantize_per_tensor.default, qd.quantize_per_channel.default})
-_DEQUANTIZE = frozenset({qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default})
 
 
 def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
@@ -103,9 +100,7 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         _set_dtype(node)
     casts: dict[tuple[Node, torch.dtype], Node] = {}
     for node in list(graph_module.graph.nodes):
-        if node.op == "output" or (
-            node.op == "call_function" and node.target not in _QUANTIZE | _DEQUANTIZE
-        ):
+        if node.op == "output" or (node.op == "call_function" and not is_qdq(node)):
             wanted = torch.float16 if node in halved else torch.float32
             for source in node.all_input_nodes:
                 if _needs_cast(source, wanted):
@@ -130,7 +125,8 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
     if (
         node.op != "call_function"
         or node not in taken
-        or node.target in KEPT_IN_FP32 | _QUANTIZE | _DEQUANTIZE
+        or node.target in KEPT_IN_FP32
+        or is_qdq(node)
     ):
         return False
     if _names_a_dtype(node) or _floating_dtype(node) != torch.float32:
@@ -151,19 +147,19 @@ def _names_a_dtype(node: Node) -> bool:
 
 
 def _is_quantized_last_layer(node: Node) -> bool:
-    """An INT8 product accumulates in INT32: as FP32 it goes to the output without a rounding or a cast in between."""
+    """It accumulates in INT32, or of FP8 in FP32: as FP32 it goes to the output with neither rounding nor cast."""
     operands = node.all_input_nodes[:2]
     return (
         bool(node.users)
         and all(user.op == "output" for user in node.users)
-        and all(operand.target in _DEQUANTIZE for operand in operands)
+        and all(map(is_dequantize, operands))
     )
 
 
 def _split_dequantize(graph_module: GraphModule, halved: set[Node]) -> None:
     """Gives FP16 readers of a dequantize node an FP16 dequantize node of their own."""
     for node in list(graph_module.graph.nodes):
-        if node.target not in _DEQUANTIZE:
+        if not is_dequantize(node):
             continue
         readers = [user for user in node.users if user in halved]
         if not readers:

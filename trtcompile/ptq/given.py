@@ -1,4 +1,4 @@
-"""Models that come quantized: their own quantize and dequantize nodes say where INT8 is."""
+"""Models that come quantized: their own quantize and dequantize nodes say where INT8 or FP8 is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.fx.node import map_arg
 
 from trtcompile.errors import SettingsError, UnsupportedGraphError
 from trtcompile.lowering.constants import add_constant, constant_of
-from trtcompile.node_info import is_qdq, layer_name
+from trtcompile.node_info import is_dequantize, is_qdq, layer_name
 from trtcompile.products import operands
 from trtcompile.ptq.placement import lacks_int8_kernel
 from trtcompile.ptq.unit_scales import UnitScales
@@ -32,13 +32,20 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
         verdicts: for each operator why TensorRT does not take it, or None.
 
     Raises:
-        SettingsError: INT8 is not enabled, or a calibrator is a second source of scales.
+        SettingsError: what the model is quantized to is not enabled, or a calibrator is a second source of scales.
         UnsupportedGraphError: TensorRT has nothing like the model's quantization.
     """
-    if not spec.uses_int8:
+    wanted = {_quantized_dtype(node) for node in verdicts if is_dequantize(node)}
+    if spec.quantized_dtype is None or (torch.float8_e4m3fn in wanted) != spec.uses_fp8:
+        dtype = torch.float8_e4m3fn if torch.float8_e4m3fn in wanted else torch.int8
         raise SettingsError(
-            "the model comes quantized, but enabled_precisions has no torch.int8. Add it, or give the model as it was "
+            f"the model comes quantized, but enabled_precisions has no {dtype}. Add it, or give the model as it was "
             "before quantization."
+        )
+    if spec.weight_only is not None:
+        raise SettingsError(
+            f"weight_only is {spec.weight_only!r}, but the model comes quantized. Drop weight_only, or give the model "
+            "as it was before quantization."
         )
     if spec.calibrator is not None and not isinstance(spec.calibrator, UnitScales):
         raise SettingsError(
@@ -68,6 +75,12 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             "per_channel_symmetric for weights, zero-points 0; or give the model as it was before quantization, and a "
             "calibrator."
         )
+
+
+def _quantized_dtype(node: Node) -> torch.dtype:
+    (quantized, *_) = node.all_input_nodes
+    dtype: torch.dtype = quantized.meta["val"].dtype
+    return dtype
 
 
 def dequantize_depthwise(graph_module: GraphModule) -> int:

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-
-# Registers the quantized_decomposed operators.
-import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import CalibrationError
-from trtcompile.lowering.constants import add_constant
 from trtcompile.node_info import TENSOR_NAME, copy_origin, layer_name
+from trtcompile.ptq.algorithms import INT8_MAX
+from trtcompile.ptq.number_format import INT8, NumberFormat
 from trtcompile.ptq.placement import Placement, WeightedOperator
-
-qd = torch.ops.quantized_decomposed
-_INT8_RANGE = (-128, 127)
 
 
 def insert_qdq(
-    graph_module: GraphModule, placement: Placement, scales: Mapping[str, float]
+    graph_module: GraphModule,
+    placement: Placement,
+    scales: Mapping[str, float],
+    number_format: NumberFormat = INT8,
 ) -> None:
     """Inserts Q/DQ in place: per tensor on activations, per channel on weights, none on biases.
 
     Args:
         graph_module: the lowered graph that ``placement`` speaks of.
         placement: what to quantize.
-        scales: tensor name to scale.
+        scales: tensor name to the scale of a calibration table.
+        number_format: what to quantize to.
 
     Raises:
         CalibrationError: a quantized value has no scale.
@@ -39,28 +38,30 @@ def insert_qdq(
             "again with this model."
         )
     for value, readers in placement.readers.items():
-        dequantized = _through_qdq(graph_module, value, scales[layer_name(value)])
+        scale = number_format.scale_of(scales[layer_name(value)])
+        dequantized = _through_qdq(graph_module, value, scale, number_format)
         for reader in readers:
             reader.replace_input_with(value, dequantized)
     for weighted in placement.weighted.values():
-        _quantize_weight(graph_module, weighted)
+        _quantize_weight(graph_module, weighted, number_format)
     graph_module.graph.lint()
     graph_module.recompile()
 
 
-def _through_qdq(graph_module: GraphModule, value: Node, scale: float) -> Node:
-    arguments = (scale, 0, *_INT8_RANGE, torch.int8)
+def _through_qdq(
+    graph_module: GraphModule, value: Node, scale: float, number_format: NumberFormat
+) -> Node:
+    quantize, dequantize = number_format.per_tensor
+    arguments = number_format.activation_arguments(scale)
     with graph_module.graph.inserting_after(value):
-        quantized = graph_module.graph.call_function(
-            qd.quantize_per_tensor.default, (value, *arguments)
-        )
+        quantized = graph_module.graph.call_function(quantize, (value, *arguments))
     with graph_module.graph.inserting_after(quantized):
         dequantized = graph_module.graph.call_function(
-            qd.dequantize_per_tensor.default, (quantized, *arguments), {"out_dtype": torch.float32}
+            dequantize, (quantized, *arguments), {"out_dtype": torch.float32}
         )
     like = value.meta["val"]
     for node, dtype, kind in (
-        (quantized, torch.int8, "quantize"),
+        (quantized, number_format.dtype, "quantize"),
         (dequantized, torch.float32, "dequantize"),
     ):
         _describe(
@@ -69,27 +70,23 @@ def _through_qdq(graph_module: GraphModule, value: Node, scale: float) -> Node:
     return dequantized
 
 
-def _quantize_weight(graph_module: GraphModule, weighted: WeightedOperator) -> None:
-    node, weight = weighted.node, weighted.weight
+def _quantize_weight(
+    graph_module: GraphModule, weighted: WeightedOperator, number_format: NumberFormat
+) -> None:
+    node, weight, axis = weighted.node, weighted.weight, weighted.weight_axis
     value = getattr(graph_module, str(weight.target))
-    scale = weight_scales(value, weighted.weight_axis)
-    scales = add_constant(graph_module, f"{weight.target}_scales", scale, before=node)
-    zero_points = add_constant(
-        graph_module,
-        f"{weight.target}_zero_points",
-        torch.zeros_like(scale, dtype=torch.int64),
-        before=node,
+    scales = weight_scales(value, axis, number_format.largest)
+    arguments = number_format.weight_arguments(
+        graph_module, str(weight.target), scales, axis, reader=node
     )
-    arguments = (scales, zero_points, weighted.weight_axis, -127, 127, torch.int8)
+    quantize, dequantize = number_format.per_channel
     with graph_module.graph.inserting_before(node):
-        quantized = graph_module.graph.call_function(
-            qd.quantize_per_channel.default, (weight, *arguments)
-        )
+        quantized = graph_module.graph.call_function(quantize, (weight, *arguments))
         dequantized = graph_module.graph.call_function(
-            qd.dequantize_per_channel.default, (quantized, *arguments), {"out_dtype": torch.float32}
+            dequantize, (quantized, *arguments), {"out_dtype": torch.float32}
         )
     for new, dtype, kind in (
-        (quantized, torch.int8, "quantize"),
+        (quantized, number_format.dtype, "quantize"),
         (dequantized, torch.float32, "dequantize"),
     ):
         _describe(
@@ -101,14 +98,14 @@ def _quantize_weight(graph_module: GraphModule, weighted: WeightedOperator) -> N
     node.replace_input_with(weight, dequantized)
 
 
-def weight_scales(weight: torch.Tensor, axis: int) -> torch.Tensor:
-    """Symmetric scales of each channel along ``axis``: amax / 127, FP32.
+def weight_scales(weight: torch.Tensor, axis: int, largest: float = INT8_MAX) -> torch.Tensor:
+    """Symmetric scales of each channel along ``axis``: amax / largest, FP32.
 
     A channel of zeros quantizes to zeros with any scale; it gets that of amax 1.
     """
     dims = [d for d in range(weight.dim()) if d != axis]
     amax = weight.detach().float().abs().amax(dim=dims)
-    return torch.where(amax > 0, amax, torch.ones_like(amax)) / 127
+    return torch.where(amax > 0, amax, torch.ones_like(amax)) / largest
 
 
 def _describe(node: Node, origin: Node, value: torch.Tensor, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from trtcompile.errors import SettingsError
+from trtcompile.errors import CalibrationWarning, SettingsError
 from trtcompile.node_info import layer_name
 from trtcompile.ptq.calibrators import Calibrator
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
+from trtcompile.ptq.number_format import NumberFormat
 from trtcompile.ptq.placement import Decision, Placement, place
 from trtcompile.ptq.request import CalibrationRequest, Reader
 from trtcompile.ptq.smooth_quant import smooth
@@ -42,6 +44,7 @@ def quantize(
     spec: CompileSpec,
     arguments: tuple[Any, ...],
     device: torch.device,
+    number_format: NumberFormat,
 ) -> Quantization:
     """Quantizes a lowered graph in place.
 
@@ -54,6 +57,7 @@ def quantize(
         spec: the settings, with the calibrator that gives the scales.
         arguments: the model's arguments with an ``Input`` for each tensor.
         device: where to calibrate unless the calibrator names a device.
+        number_format: what to quantize to.
 
     Raises:
         SettingsError: there is no calibrator, or something else in its place.
@@ -61,8 +65,8 @@ def quantize(
     """
     if spec.calibrator is None:
         raise SettingsError(
-            "enabled_precisions has torch.int8, but there is no calibrator to measure activation ranges, and the "
-            "model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
+            f"enabled_precisions has {number_format.dtype}, but there is no calibrator to measure activation ranges, "
+            "and the model has no quantize nodes. Pass calibrator=trtcompile.ptq.DataLoaderCalibrator(dataloader), or "
             "CacheCalibrator(cache_file) to reuse a calibration table."
         )
     served = as_calibrator(spec.calibrator)
@@ -77,15 +81,33 @@ def quantize(
             return served.channel_maxima(request)
 
         unsmoothed = smooth(graph_module, taken, spec.smooth_quant, measure)
-    placement = place(graph_module, taken, spec)
+    refused = {node: number_format.refuses(node) for node in taken}
+    placement = place(graph_module, {node for node in taken if refused[node] is None}, spec)
+    for node in list(placement.skipped):
+        reason = refused.get(node)
+        if reason is not None:
+            placement.skipped[node] = Decision("number format", reason)
     for norm, reason in unsmoothed.items():
         placement.skipped[norm] = Decision("smooth_quant", reason)
     if not placement.readers:
         return Quantization(None, placement)
     request = _request(graph_module, placement.groups, arguments, device, _readers(placement))
     table = served.calibrate(request)
-    insert_qdq(graph_module, placement, table)
+    _warn_of_algorithm(table, number_format)
+    insert_qdq(graph_module, placement, table, number_format)
     return Quantization(table, placement)
+
+
+def _warn_of_algorithm(table: CalibrationTable, number_format: NumberFormat) -> None:
+    if number_format.algos is None or table.algo in number_format.algos:
+        return
+    fitting = ", ".join(sorted(f"CalibrationAlgo.{algo.name}" for algo in number_format.algos))
+    warnings.warn(
+        f"the ranges were chosen with {table.algo.name}, which cuts off large values for the sake of even steps; "
+        f"{number_format.name} has no even steps and only loses by it. Pass algo_type={fitting} to the calibrator.",
+        CalibrationWarning,
+        stacklevel=5,
+    )
 
 
 def _request(

@@ -210,10 +210,11 @@ class Refusal:
 
 
 def _options_for(target: Any) -> dict[str, Any]:
-    """A model that comes quantized is compiled with INT8 only."""
-    if getattr(target, "namespace", None) != "quantized_decomposed":
+    """A model that comes quantized is compiled with what it is quantized to only."""
+    if getattr(target, "namespace", None) not in ("quantized_decomposed", "trtcompile"):
         return {}
-    return {"enabled_precisions": {torch.float, torch.int8}}
+    dtype = torch.float8_e4m3fn if "fp8" in str(target) else torch.int8
+    return {"enabled_precisions": {torch.float, dtype}}
 
 
 def refusal(

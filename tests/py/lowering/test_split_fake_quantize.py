@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checks import check_pass, operators
+from network_oracle.float8 import nearest_e4m3
 from torch import Tensor, nn
 
 from trtcompile.lowering.split_fake_quantize import split_fake_quantize
@@ -109,6 +110,8 @@ def modelopt() -> Iterator[Any]:
     def quantize(
         x: Tensor, amax: Tensor, bits: int, exponent: int, unsigned: bool, narrow: bool
     ) -> Tensor:
+        if exponent == 4:
+            return nearest_e4m3(x / (amax / 448)).float() * (amax / 448)
         scale = amax / 127
         return (x / scale).round().clamp(-127 if narrow else -128, 127) * scale
 
@@ -118,8 +121,9 @@ def modelopt() -> Iterator[Any]:
     library._destroy()
 
 
+@pytest.mark.parametrize("exponent", [0, 4], ids=["int8", "fp8"])
 @pytest.mark.parametrize("shape", [(), (1,), (3, 1), (1, 3, 1)])
-def test_modelopt(modelopt: Any, shape: tuple[int, ...]) -> None:
+def test_modelopt(modelopt: Any, shape: tuple[int, ...], exponent: int) -> None:
     class Quantized(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -127,22 +131,27 @@ def test_modelopt(modelopt: Any, shape: tuple[int, ...]) -> None:
             self.register_buffer("amax", torch.linspace(2, 3, size).reshape(shape))
 
         def forward(self, x: Tensor) -> Tensor:
-            return modelopt(x, self.amax, 8, 0, False, False)
+            return modelopt(x, self.amax, 8, exponent, False, False)
 
     # An amax that lines up with its dimensions only by broadcasting is not one of ModelOpt's.
     known = shape != (3, 1)
     graph = check_pass(Quantized(), [X], split_fake_quantize, rewrites=int(known))
     kind = "channel" if 3 in shape else "tensor"
-    assert (f"quantized_decomposed.quantize_per_{kind}.default" in operators(graph)) == known
+    if exponent == 4:
+        quantize = "quantize_fp8" + ("_per_channel" if 3 in shape else "")
+        assert (f"trtcompile.{quantize}.default" in operators(graph)) == known
+    else:
+        assert (f"quantized_decomposed.quantize_per_{kind}.default" in operators(graph)) == known
 
 
-def test_modelopts_fp8_is_left(modelopt: Any) -> None:
+@pytest.mark.parametrize(("bits", "exponent"), [(4, 0), (4, 2), (8, 5)])
+def test_modelopts_other_formats_are_left(modelopt: Any, bits: int, exponent: int) -> None:
     class Quantized(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("amax", torch.tensor(3.0))
 
         def forward(self, x: Tensor) -> Tensor:
-            return modelopt(x, self.amax, 8, 4, False, False)
+            return modelopt(x, self.amax, bits, exponent, False, False)
 
     check_pass(Quantized(), [X], split_fake_quantize, rewrites=0)

@@ -13,6 +13,8 @@ _BY_NAME: dict[str, torch.dtype] = {
     "HALF": torch.float16,
     "BF16": torch.bfloat16,
     "INT8": torch.int8,
+    "FP8": torch.float8_e4m3fn,
+    "INT4": torch.int8,  # PyTorch has no arithmetic on four bits; a constant is unpacked where it is read
     "INT32": torch.int32,
     "INT64": torch.int64,
     "BOOL": torch.bool,

@@ -127,8 +127,16 @@ class LayerView:
         count = ctypes.c_int64.from_address(struct + 16).value
         if address is None or type_code != int(weights.dtype) or count != weights.size:
             raise self.unsupported("its weights cannot be read.")
+        if weights.dtype.name == "INT4":
+            return _unpacked(ctypes.string_at(address, (count + 1) // 2))[:count]
         data = bytearray(ctypes.string_at(address, count * dtype.itemsize))
         return torch.frombuffer(data, dtype=dtype)
+
+
+def _unpacked(data: bytes) -> torch.Tensor:
+    """Two numbers from -8 to 7 out of each byte, the low half first."""
+    halves = [half for byte in data for half in (byte & 0xF, byte >> 4)]
+    return torch.tensor([h - 16 if h > 7 else h for h in halves], dtype=torch.int8)
 
 
 def _widen(value: torch.Tensor | None) -> torch.Tensor | None:

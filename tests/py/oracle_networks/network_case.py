@@ -17,6 +17,7 @@ TORCH_TYPES: dict[str, torch.dtype] = {
     "HALF": torch.float16,
     "BF16": torch.bfloat16,
     "INT8": torch.int8,
+    "FP8": torch.float8_e4m3fn,
     "INT32": torch.int32,
     "INT64": torch.int64,
     "BOOL": torch.bool,
@@ -51,9 +52,10 @@ class Net:
         if value is None:
             return self.trt.Weights()
         value = value.detach().contiguous()
-        if value.dtype == torch.bfloat16:  # NumPy has no such type
+        if value.dtype in (torch.bfloat16, torch.float8_e4m3fn):  # NumPy has no such types
             self.feeds.keep_alive.append(value)
-            return self.trt.Weights(self.trt.DataType.BF16, value.data_ptr(), value.numel())
+            data_type = self.data_type(value.dtype)
+            return self.trt.Weights(data_type, value.data_ptr(), value.numel())
         array = np.ascontiguousarray(value.numpy())
         self.feeds.keep_alive.append(array)
         return self.trt.Weights(array)
@@ -61,6 +63,14 @@ class Net:
     def constant(self, value: Tensor) -> Any:
         layer = self.network.add_constant(tuple(value.shape), self.weights(value))
         return layer.get_output(0)
+
+    def int4_constant(self, levels: Tensor) -> Any:
+        """Numbers from -8 to 7, two to a byte, the first in its low half."""
+        pairs = levels.reshape(-1, 2).tolist()
+        data = np.array([(low & 0xF) | (high & 0xF) << 4 for low, high in pairs], dtype=np.uint8)
+        self.feeds.keep_alive.append(data)
+        weights = self.trt.Weights(self.trt.DataType.INT4, data.ctypes.data, levels.numel())
+        return self.network.add_constant(tuple(levels.shape), weights).get_output(0)
 
     def integers(self, *values: int) -> Any:
         """A one-dimensional int64 constant: a shape, axes."""

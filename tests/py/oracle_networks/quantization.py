@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,10 @@ from oracle_networks.network_case import (
 )
 
 
-def _quantized(net: Net, x: Any, scale: Any, axis: int | None = None) -> Any:
-    layer = net.network.add_quantize(x, scale, net.trt.DataType.INT8)
+def _quantized(
+    net: Net, x: Any, scale: Any, axis: int | None = None, to: torch.dtype = torch.int8
+) -> Any:
+    layer = net.network.add_quantize(x, scale, net.data_type(to))
     if axis is not None:
         layer.axis = axis
     return layer.get_output(0)
@@ -124,6 +127,74 @@ def _int8_product_expected(a: Tensor, b: Tensor) -> Tensor:
     return torch.from_numpy((p @ q.T) * 0.05 * 0.05).float()
 
 
+_E4M3 = torch.float8_e4m3fn
+# Every FP8 number, what lies in the middle of two, and what saturates, of both signs, times a scale of 0.25.
+_FP8_NUMBERS = torch.from_numpy(
+    np.arange(0x7F, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+)
+_FP8_EDGES = torch.cat([_FP8_NUMBERS, (_FP8_NUMBERS[:-1] + _FP8_NUMBERS[1:]) / 2,
+                        torch.tensor([449.0, 470.0, 1e5])])  # fmt: skip
+_FP8_EDGES = torch.cat([_FP8_EDGES, -_FP8_EDGES]).reshape(8, -1) * 0.25
+
+
+def _fp8(x: Tensor, scale: Any) -> Tensor:
+    """To FP8 and back, by NumPy's types."""
+    levels = np.clip(x.float().numpy() / np.asarray(scale, np.float32), -448, 448)
+    return torch.from_numpy(levels.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale)
+
+
+def _fp8_both(dtype: torch.dtype) -> Callable[..., Any]:
+    def define(net: Net, x0: Any) -> Any:
+        scale = net.constant(torch.tensor(0.25))
+        return _dequantized(net, _quantized(net, x0, scale, to=_E4M3), scale, dtype=dtype)
+
+    return define
+
+
+def _fp8_product(per_channel: bool) -> OracleNetwork:
+    weight = signed(16, 32)
+    amax = weight.abs().amax(1) if per_channel else weight.abs().max()
+    w_scale = amax / 448
+    axis = 0 if per_channel else None
+    step = (w_scale.reshape(-1, 1) if per_channel else w_scale).numpy()
+    x = signed(16, 32)
+
+    def define(net: Net, x0: Any) -> Any:
+        scale = net.constant(torch.tensor(2.0**-6))
+        data = _dequantized(net, _quantized(net, x0, scale, to=_E4M3), scale)
+        levels = (weight.numpy() / step).astype(ml_dtypes.float8_e4m3fn)
+        q = net.constant(torch.from_numpy(levels.view(np.uint8)).view(_E4M3))
+        w = _dequantized(net, q, net.constant(w_scale), axis)
+        op = net.trt.MatrixOperation
+        return net.network.add_matrix_multiply(data, op.NONE, w, op.TRANSPOSE).get_output(0)
+
+    def expect(x: Tensor) -> Tensor:
+        return (_fp8(x, 2.0**-6).double() @ _fp8(weight, step).double().T).float()
+
+    name = "quantize-fp8-product-per-" + ("channel" if per_channel else "tensor")
+    # Tensor cores of an H200 keep about 14 bits of a sum of FP8 products (DeepSeek-V3 technical report, 3.3.2).
+    return OracleNetwork(name, [x], define, expect, tolerance=2e-3)
+
+
+def _int4_product(dtype: torch.dtype) -> OracleNetwork:
+    levels = integers(-8, 8, 16, 256)
+    scales = uniform(0.1, 0.5, 16, 2).to(dtype)
+
+    def define(net: Net, x0: Any) -> Any:
+        w = _dequantized(net, net.int4_constant(levels), net.constant(scales), dtype=dtype)
+        op = net.trt.MatrixOperation
+        return net.network.add_matrix_multiply(x0, op.NONE, w, op.TRANSPOSE).get_output(0)
+
+    def expect(x: Tensor) -> Tensor:
+        w = levels.reshape(16, 2, 128) * scales.double().reshape(16, 2, 1)
+        return (x.double() @ w.reshape(16, 256).T).to(dtype)
+
+    name = "dequantize-int4-blocks-" + str(dtype).split(".")[1]
+    # TensorRT adds up FP16 products in FP16.
+    tolerance = 1e-2 if dtype == torch.float16 else None
+    return OracleNetwork(name, [signed(8, 256).to(dtype)], define, expect, tolerance=tolerance)
+
+
 _STEP = torch.tensor(0.05)
 
 QUANTIZATIONS = [
@@ -176,6 +247,17 @@ QUANTIZATIONS = [
         _int8_product,
         _int8_product_expected,
     ),
+    OracleNetwork("quantize-fp8", [_FP8_EDGES], _fp8_both(torch.float32), lambda x: _fp8(x, 0.25)),
+    OracleNetwork(
+        "quantize-fp8-half",
+        [_FP8_EDGES.clamp(-6e4, 6e4).half()],
+        _fp8_both(torch.float16),
+        lambda x: _fp8(x, 0.25).half(),
+    ),
+    _fp8_product(per_channel=False),
+    _fp8_product(per_channel=True),
+    _int4_product(torch.float32),
+    _int4_product(torch.float16),
 ]
 
 

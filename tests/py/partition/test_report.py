@@ -90,7 +90,7 @@ def test_text_of_a_report() -> None:
         ],
         ["aten.linear.default", "1", "INT8", "engine_1", "linear (head)"],
         [""],
-        ["read in INT8:"],
+        ["read through Q/DQ:"],
         ["rule", "count", "example"],
         ["-" * width for width in (17, 5, 29)],
         ["weighted operator", "2", "input_0: input of convolution"],
@@ -165,7 +165,7 @@ def test_operators_left_out_of_int8_are_listed_with_the_reason() -> None:
             calibrator=calibrator,
         )
     assert str(result.report).splitlines()[-4:] == [
-        "left out of INT8:",
+        "not quantized:",
         "  rule             count  example",
         "  ---------------  -----  -------------------------------------------",
         "  computed weight  1      linear: its weight is computed by the model",
@@ -182,7 +182,7 @@ def test_what_is_read_in_int8_is_listed_by_rule() -> None:
     report = parts(
         model.eval(), [IMAGE], enabled_precisions={torch.int8}, calibrator=calibrator
     ).report
-    text = str(report).split("read in INT8:\n")[1]
+    text = str(report).split("read through Q/DQ:\n")[1]
     assert [re.split(r"  +", line.strip()) for line in text.splitlines()[2:]] == [
         ["weighted operator", "3", "input_0: input of convolution"],
         ["shortcut", "1", "relu: residual added to convolution_2"],

@@ -223,7 +223,8 @@ def test_settings_come_back() -> None:
     """All that ``describe`` has; what it leaves out leaves no trace in an engine."""
     spec = every_setting_changed(CacheCalibrator("no file"))
     for field in dataclasses.fields(spec):
-        assert getattr(spec, field.name) != getattr(CompileSpec(), field.name)
+        if field.name != "weight_only":  # it excludes a calibrator
+            assert getattr(spec, field.name) != getattr(CompileSpec(), field.name)
     loaded = settings_from_json(json.loads(json.dumps(settings_to_json(spec))), TABLE)
     assert settings_to_json(loaded) == settings_to_json(spec) == spec.describe()
     assert isinstance(loaded.calibrator, SavedCalibrator)
@@ -233,6 +234,20 @@ def test_settings_come_back() -> None:
         "keep_lowered",
         "timing_cache_file",
     }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight_only": "int4", "enabled_precisions": {torch.float16}},
+        {"enabled_precisions": {torch.float8_e4m3fn, torch.float16}},
+    ],
+    ids=["weight_only", "fp8"],
+)
+def test_settings_that_exclude_those_come_back(options: dict[str, Any]) -> None:
+    spec = CompileSpec(**options)
+    loaded = settings_from_json(json.loads(json.dumps(settings_to_json(spec))), TABLE)
+    assert loaded == dataclasses.replace(spec, keep_lowered=False)
 
 
 def test_the_file_says_what_built_it(conv_net: TRTModule, tmp_path: Path) -> None:

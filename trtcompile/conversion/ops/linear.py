@@ -25,8 +25,8 @@ def aten_linear(
     net: Network, input: ITensor, weight: TensorLike, bias: TensorLike | None
 ) -> ITensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
-    is_quantized = net.is_dequantized(input) and net.is_dequantized(weight)
-    if is_quantized and net.rank(input) == 2 and (bias is None or isinstance(bias, torch.Tensor)):
+    is_int8 = net.dequantized_from(input) == net.dequantized_from(weight) == torch.int8
+    if is_int8 and net.rank(input) == 2 and (bias is None or isinstance(bias, torch.Tensor)):
         return _as_convolution(net, input, weight, bias)
     x = net.tensor(input)
     result = product_and_bias(net, x, weight, bias)

@@ -118,8 +118,9 @@ def _supports_cast(node: Node, spec: CompileSpec) -> str | None:
     (x, *_), value = node.all_input_nodes, node.meta["val"]
     if value.device.type not in ("cpu", "cuda"):
         return f"it moves the tensor to {value.device}"
-    if torch.int8 in (x.meta["val"].dtype, value.dtype):
-        return "TensorRT has int8 for quantized values only"
+    for dtype in (torch.int8, torch.float8_e4m3fn):
+        if dtype in (x.meta["val"].dtype, value.dtype):
+            return f"TensorRT has {str(dtype).removeprefix('torch.')} for quantized values only"
     if value.dtype == torch.uint8 and any(user.op != "output" for user in node.users):
         return "TensorRT has uint8 for inputs and outputs only"
     return None

@@ -15,7 +15,9 @@ import torch
 
 from trtcompile.runtime.serialization.json_values import MalformedError, shown
 
-OPERATOR_NAMESPACES = frozenset({"aten", "prims", "quantized_decomposed", "torchvision"})
+OPERATOR_NAMESPACES = frozenset(
+    {"aten", "prims", "quantized_decomposed", "torchvision", "trtcompile"}
+)
 """Namespaces of ``torch.ops`` whose operators compute and do nothing else, but for those named below."""
 
 # A file could use it to read or create others; ops of torchvision that do, such as write_file, are in `image`.
