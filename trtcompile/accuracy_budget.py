@@ -75,7 +75,7 @@ def compile_within_budget(
     check_search(loader, metric, budget, higher_is_better, max_batches)
     settings = CompileSpec.from_options(options, spec=spec)
     check_buildable(settings)
-    if not settings.uses_int8 or settings.calibrator is None:
+    if settings.quantized_dtype is None or settings.calibrator is None:
         raise SettingsError(
             "an accuracy budget chooses which layers are left out of INT8, but torch.int8 or a calibrator is missing. "
             "Add both to the options."
