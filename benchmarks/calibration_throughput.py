@@ -41,6 +41,8 @@ from trtcompile.settings import CompileSpec
 
 BAR = 0.85
 MEMORY_BATCHES = (4, 64)
+CLEAR_REFS = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
 
 
 class _Recorder(Calibrator):
@@ -139,14 +141,26 @@ def measure_memory(options: argparse.Namespace, batches: int) -> dict[str, int]:
     """Bytes at the peak of a calibration, in this process, and before it."""
     device, shape = torch.device(options.device), shape_of(options)
     request = request_for(model_of(options.model), shape)
-    before = _bytes(device)
+    _forget_peak(device)
+    before = _peak_bytes(device)
     collect(request, Images(batches, shape), device=device)
-    return {"before": before, "peak": _bytes(device)}
+    return {"before": before, "peak": _peak_bytes(device)}
 
 
-def _bytes(device: torch.device) -> int:
+def _forget_peak(device: torch.device) -> None:
+    """The peak starts anew; on the CPU only Linux can do that."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")
+
+
+def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if CLEAR_REFS.exists():
+        status = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
@@ -236,7 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     speeds = ", ".join(f"{k} {v:.1f}" for k, v in result["images_per_second"].items())
     print(f"{options.model} on {options.device}: {ratio:.3f} of plain; images/s: {speeds}")
     for batches, measured in result.get("memory_bytes", {}).items():
-        print(f"peak with {batches} batches: {measured['peak'] / 2**20:.0f} MiB")
+        before, peak = (measured[name] / 2**20 for name in ("before", "peak"))
+        print(f"{batches} batches: {before:.0f} MiB before, {peak:.0f} MiB at the peak")
     print(f"wrote {options.output}")
     return 0 if ratio >= BAR else 1
 
