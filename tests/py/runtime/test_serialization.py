@@ -198,6 +198,7 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
     return CompileSpec(
         enabled_precisions={torch.int8, torch.float16},
         calibrator=calibrator,
+        smooth_quant=0.5,
         device=Device(gpu_id=2, disable_tf32=True, compute_capability=("8.6", "8.9")),
         min_block_size=3,
         torch_executed_ops={"aten.relu", torch.ops.aten.add.Tensor},

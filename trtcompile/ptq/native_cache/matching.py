@@ -46,8 +46,8 @@ def match_cache(
 
     In this order: ``names``; the ONNX file, by weights and structure; names that tell the module and the operator;
     names that tell the kinds of all layers, if their sequence is the model's. A tensor without an entry of its own
-    shares that of a tensor whose values move to or from it unchanged, as TensorRT itself has it for pooling and
-    reshapes. Tensors that must share a scale get the largest of theirs.
+    shares that of a tensor whose values move to or from it unchanged, as TensorRT itself has it for max-pooling.
+    Tensors that must share a scale get the largest of theirs.
 
     Args:
         scales: name in the cache -> scale, in the cache's order.
