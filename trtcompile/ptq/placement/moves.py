@@ -12,7 +12,7 @@ from trtcompile.ptq.placement.exclusions import may_be_read_in_int8
 from trtcompile.ptq.placement.rule import Quantizes, Read, Shares, Situation, is_float32
 
 
-def _start_of_way(value: Node, situation: Situation) -> Iterator[Read]:
+def _chain_start(value: Node, situation: Situation) -> Iterator[Read]:
     """Where a quantized value was computed, before operators that only moved it to where it is read."""
     readers = situation.placement.readers.get(value)
     if readers is None or set(value.users) != set(readers):
@@ -26,7 +26,7 @@ def _start_of_way(value: Node, situation: Situation) -> Iterator[Read]:
         if len(source.users) != 1 or not is_float32(source):
             return
         if not only_moves(source):
-            yield Read(source, reader, f"start of the way to {layer_name(value)}")
+            yield Read(source, reader, f"start of the chain to {layer_name(value)}")
             return
         reader = source
 
@@ -35,12 +35,12 @@ def _moved(node: Node) -> Iterable[Node]:
     return moved_values(node) if only_moves(node) else ()
 
 
-START_OF_WAY = Quantizes(
-    name="start of a way",
+CHAIN_START = Quantizes(
+    name="start of a chain",
     matches="a value that max pools, reshapes, and the like alone move to where INT8 reads it, where it is computed",
     reason="TensorRT 10.6 does not move Q from its region of matrix products into that of convolutions; quantizing "
     "twice with one scale gives the same values as once.",
-    reads=_start_of_way,
+    reads=_chain_start,
 )
 SHARED_SCALE = Shares(
     name="shared scale",

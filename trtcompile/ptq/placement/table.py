@@ -37,6 +37,6 @@ RULES: tuple[Rule, ...] = (
     weights.WEIGHTED,
     residuals.SHORTCUT,
     pools.AVERAGE_POOL,
-    moves.START_OF_WAY,
+    moves.CHAIN_START,
     moves.SHARED_SCALE,
 )
