@@ -2,7 +2,7 @@
 
 No single algorithm is best. Entropy suits convolution networks and ruins transformers, whose rare
 large values matter; the largest value is right for those and wastes nearly all levels where one
-outlier does not matter (H. Wu et al., arXiv 2004.09602, table 5). The histogram cannot tell the two
+outlier does not matter (measured by H. Wu et al., arXiv 2004.09602). The histogram cannot tell the two
 apart: judged by the error of the values themselves, MSE calibration is best by definition. What
 counts is the error that is left at the outputs of the operators that read the tensor, after their
 weights have weighed it.
@@ -20,10 +20,9 @@ a sample; and the sum of that over the samples, and all readers of all tensors t
   where it arises, not after the rest of the model has amplified or hidden it by chance.
 - One tensor at a time: candidates of different tensors do not multiply.
 
-This is the idea of the output-aware calibration of R. Banner et al. (arXiv 1810.05723) and of Nagel
-et al. (arXiv 2106.08295, section 3.1), with a fixed list of candidates instead of a search, so that
-each range has the good reasons of one algorithm for it. The least score wins; of several, the first
-of the list.
+To judge by the outputs of a layer is what AdaRound does for the rounding of weights (M. Nagel et al.,
+arXiv 2004.10568). Here it chooses from a list, so that each range has the good reasons of one
+algorithm for it. The least score wins; of several, the first of the list.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,6 +34,7 @@ _SHARE_CHUNK = 32000
 # In how many histograms neighbouring values of a tensor without negative ones are counted on the
 # CPU. Otherwise each zero of a ReLU waits for the one before it to be counted.
 _WAYS = 4
+_FIRST_BINS = torch.arange(0, _WAYS * BINS, BINS, dtype=torch.int16).repeat(_CPU_CHUNK // _WAYS)
 
 _NOT_FINITE = (
     "it holds NaN or infinity. Check the model's weights and the normalization of the data."
@@ -85,19 +87,29 @@ class AbsHistogram:
             elsewhere.update(flat)
             self.merge(elsewhere)
             return
+        if flat.is_cuda:
+            self._update_on_cuda(flat)
+        else:
+            self._update_on_cpu(flat)
+
+    def _update_on_cuda(self, flat: Tensor) -> None:
         low, high = torch.aminmax(flat)
         peak = torch.maximum(low.float().abs(), high.float().abs())  # NaN wins
-        finite = torch.isfinite(peak)
-        if not flat.is_cuda and not finite:  # reading it would wait for a CUDA device
-            raise CalibrationError(_NOT_FINITE)
-        self._finite = self._finite & finite
+        self._finite = self._finite & torch.isfinite(peak)
         self._peak = torch.maximum(self._peak, peak)
         self._grow(_range_exponent(peak))
-        factor = _power_of_two(_BIN_BITS - self._exponent)
-        if flat.is_cuda:
-            self._counts += _count_on_cuda(flat, factor)
-        else:
-            self._counts += _count_on_cpu(flat, factor, ways=1 if low < 0 else _WAYS)
+        self._counts += _count_on_cuda(flat, _power_of_two(_BIN_BITS - self._exponent))
+
+    def _update_on_cpu(self, flat: Tensor) -> None:
+        # As Python numbers where that will do: for small tensors each tensor operation counts.
+        low, high = torch.stack(torch.aminmax(flat)).float().tolist()
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CalibrationError(_NOT_FINITE)
+        if max(-low, high) > float(self._peak):
+            self._peak = torch.tensor(max(-low, high), dtype=torch.float32)
+            self._grow(_range_exponent(self._peak))
+        factor = 2.0 ** (_BIN_BITS - int(self._exponent))
+        self._counts += _count_on_cpu(flat, factor, ways=1 if low < 0 else _WAYS)
 
     def merge(self, other: AbsHistogram) -> None:
         """Adds the values that another histogram has counted."""
@@ -231,7 +243,7 @@ def _power_of_two(exponent: Tensor) -> Tensor:
     return ((exponent + 127) << 23).view(torch.float32)
 
 
-def _count_on_cpu(flat: Tensor, factor: Tensor, ways: int) -> Tensor:
+def _count_on_cpu(flat: Tensor, factor: float, ways: int) -> Tensor:
     shares = min(torch.get_num_threads(), flat.numel() // _SHARE)
     if shares <= 1:
         return _count_share(flat, factor, ways, _CPU_CHUNK)
@@ -243,22 +255,21 @@ def _count_on_cpu(flat: Tensor, factor: Tensor, ways: int) -> Tensor:
         return torch.stack([task.result() for task in tasks]).sum(dim=0)
 
 
-def _count_share(flat: Tensor, factor: Tensor, ways: int, at_a_time: int) -> Tensor:
+def _count_share(flat: Tensor, factor: float, ways: int, at_a_time: int) -> Tensor:
     size = min(flat.numel(), at_a_time)
     counts = torch.zeros(ways * BINS, dtype=torch.int64)
     scaled = torch.empty(size, dtype=torch.float32)
     # 16-bit bins: bincount reads them twice as fast as 32-bit ones, and five times as fast as
     # 64-bit.
     bins = torch.empty(size, dtype=torch.int16)
-    first = torch.arange(0, ways * BINS, BINS, dtype=torch.int16).repeat(-(-size // ways))[:size]
     for chunk in torch.split(flat, at_a_time):
         n = chunk.numel()
         if n < bins.numel():  # the last one
-            scaled, bins, first = scaled[:n], bins[:n], first[:n]
+            scaled, bins = scaled[:n], bins[:n]
         scaled.copy_(chunk).mul_(factor)
         bins.copy_(scaled).abs_()  # truncation is symmetric about zero
         if ways > 1:
-            bins.add_(first)
+            bins.add_(_FIRST_BINS[:n])
         counts += torch.bincount(bins, minlength=ways * BINS)
     return counts.view(ways, BINS).sum(dim=0)
 

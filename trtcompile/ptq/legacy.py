@@ -5,7 +5,7 @@ TensorRT documents two numbers between 0 and 1 (``IInt8LegacyCalibrator``): the 
 fraction of the maximum used to define the regression cutoff when using regression to determine the
 region maximum"; its NvInfer.h says no more, and NVIDIA's sampleINT8 that a cutoff of 1 means no
 regression. What follows is the rule that TensorRT 10.6 was found to use, from the ranges it chose for
-48 known histograms with 17 settings: it gives the same range for all, to seven digits.
+48 known histograms of one batch with 15 settings: it gives all 720 to a millionth of the largest value.
 
 The histogram has 2048 bins up to the largest value. With ``y = ln(n + 1) - 0.694`` for a bin of
 ``n`` values (0.694 is about ln 2, so that ``y`` is 0 at one value), bin 0 left out because of zeros:
