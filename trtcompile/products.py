@@ -27,7 +27,7 @@ def operands(node: Node) -> tuple[object, object]:
 
 
 def opt_shape(node: Node) -> list[int]:
-    """The shape of a node's tensor; a dynamic size counts as the opt size, with which it was traced."""
+    """The shape of a node's tensor; a dynamic size counts as the one it was traced with: the opt size, at least 2."""
     return [s if isinstance(s, int) else int(s.node.hint) for s in node.meta["val"].shape]
 
 

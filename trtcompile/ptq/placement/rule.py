@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch.fx import GraphModule, Node
 
+from trtcompile.products import PRODUCTS
 from trtcompile.ptq.placement.decisions import Placement
 from trtcompile.settings import CompileSpec
 
@@ -36,6 +37,16 @@ class Situation:
         for node in self.graph_module.graph.nodes:
             depths[node] = 1 + max((depths[n] for n in node.all_input_nodes), default=0)
         return depths
+
+    @cached_property
+    def follows_product(self) -> dict[Node, bool]:
+        """Whether a node, or what leads to it, is a convolution, linear layer, or matrix product."""
+        follows: dict[Node, bool] = {}
+        for node in self.graph_module.graph.nodes:
+            follows[node] = node.target in PRODUCTS or any(
+                follows[source] for source in node.all_input_nodes
+            )
+        return follows
 
     @property
     def int8_operators(self) -> Collection[Node]:
