@@ -80,7 +80,7 @@ def build_ours(workload: Workload, precisions: set[torch.dtype], device: Any = "
     (engine,) = compiled.engines
     stages = {**stages, "before_builder": seconds - stages[BUILDER]}
     convolutions, _ = expected_int8(compiled.report)
-    left_out = dict(compiled.report.quantization_notes)
+    left_out = compiled.report.not_quantized
     return Built(engine.plan, seconds, stages, compiled.lowered, tuple(convolutions), left_out)
 
 

@@ -165,14 +165,14 @@ class Left(nn.Module):
 
 def test_what_is_left_as_it_is_and_why() -> None:
     report = trtcompile.dry_run(Left().eval(), [torch.randn(2, 3, 8, 8)], weight_only="int4")
-    assert dict(report.quantization_notes) == {
+    assert report.not_quantized == {
         "convolution": "TensorRT has INT4 weights for products of matrices only",
         "linear": "its 144 inputs are no multiple of the block size, 128",
         "linear_2": "its weight is computed by the model",
     }
     grouped = nn.ConvTranspose2d(4, 4, 3, groups=2).eval()
     report = trtcompile.dry_run(grouped, [torch.randn(1, 4, 5, 5)], weight_only="int8")
-    assert "grouped transposed" in report.quantization_notes["convolution"]
+    assert "grouped transposed" in report.not_quantized["convolution"]
 
 
 class TestRefusals:

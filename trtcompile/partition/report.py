@@ -83,6 +83,11 @@ class PartitionReport:
         """The operators that PyTorch runs."""
         return tuple(row for row in self.rows if row.engine is None)
 
+    @property
+    def not_quantized(self) -> dict[str, str]:
+        """The operators that a placement rule left out of quantization, by tensor name, and why."""
+        return {row.operator: row.reason for row in self.placement if row.value is None}
+
     def multiply_add_share(self, precision: str) -> float:
         """The share, from 0 to 1, of all multiply-adds that run in ``precision``; 1 if there are none."""
         total = sum(row.multiply_adds for row in self.rows)

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from trtcompile.errors import CalibrationWarning, SettingsError
 from trtcompile.node_info import layer_name
+from trtcompile.products import PRODUCTS
 from trtcompile.ptq.calibrators import Calibrator
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
@@ -85,8 +86,10 @@ def quantize(
     placement = place(graph_module, {node for node in taken if refused[node] is None}, spec)
     for node in list(placement.skipped):
         reason = refused.get(node)
-        if reason is not None:
+        if reason is not None and node.target in PRODUCTS:
             placement.skipped[node] = Decision("number format", reason)
+        elif reason is not None:  # it would only have followed a product
+            del placement.skipped[node]
     for norm, reason in unsmoothed.items():
         placement.skipped[norm] = Decision("smooth_quant", reason)
     if not placement.readers:
