@@ -197,9 +197,12 @@ def test_the_engine_computes_what_the_simulation_does(half: bool, model: Block) 
     x = tokens(seed=1)
     with torch.no_grad():
         simulated, computed = compiled.lowered(x), compiled(x.cuda()).cpu()
-        error = (simulated - model(x)).norm()
-    # Accumulated in another order, a value may fall on the other side of a tie of the next layer.
-    assert (computed - simulated).norm() < 0.3 * error
+        expected = model(x)
+    error = (simulated - expected).norm()
+    # Accumulated in another order, or rounded to FP16, a value may fall on the other side of a tie of the next layer: it
+    # is then off by a whole step of FP8, and as near to FP32 as before.
+    assert (computed - expected).norm() / error < 1.15
+    assert (computed - simulated).norm() / error < (0.6 if half else 0.3)
 
 
 def test_what_has_no_fp8_kernels_stays_in_floating_point() -> None:

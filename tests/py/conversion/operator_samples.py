@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.machinery
 import importlib.util
@@ -91,7 +92,8 @@ def check_sample(function: Any, sample: Any, *, constants: bool = False) -> bool
         return function(value, *args, **kwargs)
 
     inputs = [t.detach().clone(memory_format=torch.contiguous_format) for t in tensors]
-    with torch.no_grad():
+    expected: list[Any] = []
+    with torch.no_grad(), contextlib.suppress(Exception):  # what fails in eager mode, fails below
         expected = pytree.tree_leaves(call(*(t.clone() for t in inputs)))
     check_op(call, *inputs, build=can_run_engines(), atol=max(1e-5, _rounding(expected)))
     return True
