@@ -199,8 +199,8 @@ def test_the_engine_computes_what_the_simulation_does(half: bool, model: Block) 
         simulated, computed = compiled.lowered(x), compiled(x.cuda()).cpu()
         expected = model(x)
     error = (simulated - expected).norm()
-    # Accumulated in another order, or rounded to FP16, a value may fall on the other side of a tie of the next layer: it
-    # is then off by a whole step of FP8, and as near to FP32 as before.
+    # Accumulated in another order, or rounded to FP16, a value may fall on the other side of a tie of the next layer.
+    # Then it is off by a whole step of FP8, and as near to FP32 as before.
     assert (computed - expected).norm() / error < 1.15
     assert (computed - simulated).norm() / error < (0.6 if half else 0.3)
 

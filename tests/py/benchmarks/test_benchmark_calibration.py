@@ -7,7 +7,7 @@ import pytest
 import torch
 from result_file import read_result
 
-SMALL = ["--model", "squeezenet1_1", "--batch", "2", "--size", "32", "--device", "cpu"]
+SMALL = ["--model", "squeezenet1_1", "--batch", "2", "--size", "64", "--device", "cpu"]
 
 
 def test_defaults_are_those_of_the_bar():
