@@ -203,13 +203,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
-        name="placement: depthwise kernels of any size",
+        name="placement: grouped convolutions write anything",
         file="trtcompile/ptq/placement/depthwise.py",
-        old="return of_a_group == 1 and kernel != _KERNEL",
-        new="return False",
+        old="if node.target is not CONVOLUTION or node.args[8] == 1:",
+        new="if node.target is not None:",
         tests=(
-            "tests/py/test_given_quantization.py::test_depthwise_weights_without_an_int8_kernel_are_dequantized[5-False]",
-            "tests/py/ptq/test_placement_rules.py::TestDepthwise::test_kernels[5]",
+            "tests/py/test_given_quantization.py::test_depthwise_weights_without_an_int8_kernel_are_dequantized[False]",
+            "tests/py/ptq/test_placement_rules.py::TestDepthwise::test_what_a_user_excludes_takes_those_in_front_with_it",
             "tests/py/ptq/test_placement_rules.py::TestTransformers::test_a_convnext_block",
         ),
     ),

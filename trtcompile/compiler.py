@@ -37,7 +37,7 @@ from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
 from trtcompile.profiles import resolve_profiles
 from trtcompile.ptq.fingerprint import graph_hash
-from trtcompile.ptq.given import check_given, comes_quantized, dequantize_depthwise
+from trtcompile.ptq.given import check_given, comes_quantized, dequantize_grouped
 from trtcompile.ptq.number_format import FORMATS
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
@@ -299,7 +299,7 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     quantization = Quantization()
     if comes_quantized(graph_module):
         check_given(spec, judge(graph_module, spec))
-        dequantize_depthwise(graph_module)
+        dequantize_grouped(graph_module)
     elif spec.quantized_dtype is not None:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(

@@ -12,7 +12,7 @@ from trtcompile.errors import SettingsError, UnsupportedGraphError
 from trtcompile.lowering.constants import add_constant, constant_of
 from trtcompile.node_info import is_dequantize, is_qdq, layer_name
 from trtcompile.products import operands
-from trtcompile.ptq.placement import lacks_int8_kernel
+from trtcompile.ptq.placement import lacks_quantized_result
 from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.settings import CompileSpec
 
@@ -83,8 +83,8 @@ def _quantized_dtype(node: Node) -> torch.dtype:
     return dtype
 
 
-def dequantize_depthwise(graph_module: GraphModule) -> int:
-    """Dequantizes, when compiling, the weights of convolutions for which TensorRT has no INT8 kernel.
+def dequantize_grouped(graph_module: GraphModule) -> int:
+    """Dequantizes, when compiling, the weights of grouped convolutions for which TensorRT has no INT8 kernel.
 
     They keep the values that quantization left them. TensorRT 10.6 would dequantize such a weight at run time, and
     computed wrong numbers then.
@@ -93,7 +93,7 @@ def dequantize_depthwise(graph_module: GraphModule) -> int:
 
         q = quantize_per_channel(weight, ...)
         w = dequantize_per_channel(q, ...)
-        y = convolution(x, w)  # depthwise, 5x5
+        y = convolution(x, w)  # depthwise, and no Q behind it
 
     Result::
 
@@ -105,7 +105,7 @@ def dequantize_depthwise(graph_module: GraphModule) -> int:
     """
     rewrites = 0
     for node in list(graph_module.graph.nodes):
-        if not lacks_int8_kernel(node):
+        if not lacks_quantized_result(node):
             continue
         weight = operands(node)[1]
         if not isinstance(weight, Node) or weight.op == "get_attr":

@@ -211,9 +211,9 @@ class TestTransformers:
         result = placed(nn.Sequential(CNBlock(32, 1.0, 0.0), CNBlock(32, 1.0, 0.0)), [image(32)])
         assert result.weight_axes == {"linear": 0, "linear_1": 0, "linear_2": 0, "linear_3": 0}
         assert result.rules == {
-            "convolution": "depthwise kernel",
+            "convolution": "grouped convolution",
             "add": "residual stream",
-            "convolution_1": "depthwise kernel",
+            "convolution_1": "grouped convolution",
             "add_1": "residual stream",
         }
 
@@ -274,15 +274,44 @@ class WithWeight(nn.Module):
 
 
 class TestDepthwise:
-    @pytest.mark.parametrize("kernel", [3, 5, 7])
-    def test_kernels(self, kernel: int) -> None:
-        model = nn.Sequential(conv(8, 8), nn.ReLU(), conv(8, 8, kernel, groups=8), nn.ReLU())
-        expected = {} if kernel == 3 else {"convolution_1": "depthwise kernel"}
+    @pytest.mark.parametrize(
+        ("kernel", "groups", "activation", "is_int8"),
+        [
+            (3, 8, nn.ReLU(), True),
+            (5, 8, nn.ReLU(), True),
+            (7, 8, nn.ReLU6(), True),
+            (3, 8, nn.Identity(), True),
+            (3, 2, nn.ReLU(), True),
+            (3, 8, nn.SiLU(), True),
+            (5, 8, nn.SiLU(), False),
+            (3, 8, nn.Hardswish(), False),
+            (3, 8, nn.Hardtanh(), False),
+            (3, 2, nn.Sigmoid(), False),
+        ],
+    )
+    def test_what_its_kernel_can_write(
+        self, kernel: int, groups: int, activation: nn.Module, is_int8: bool
+    ) -> None:
+        grouped = conv(8, 8, kernel, groups=groups)
+        model = nn.Sequential(conv(8, 8), nn.ReLU(), grouped, activation, conv(8, 8))
+        expected = {} if is_int8 else {"convolution_1": "grouped convolution"}
         assert placed(model, [image()]).rules == expected
 
-    def test_the_reason_has_the_kernel(self) -> None:
+    def test_a_result_that_leaves_the_model_is_not_int8(self) -> None:
         model = nn.Conv2d(8, 8, (1, 5), groups=8)
-        assert placed(model, [image()]).skipped == {"convolution": "its kernel is 1x5"}
+        said = "its result goes to the model's output, which reads no INT8"
+        assert placed(model, [image()]).skipped == {"convolution": said}
+
+    def test_what_a_user_excludes_takes_those_in_front_with_it(self) -> None:
+        chain = [m for _ in range(2) for m in (conv(8, 8, groups=8), nn.ReLU())]
+        model = nn.Sequential(conv(8, 8), nn.ReLU(), *chain, conv(8, 8))
+        result = placed(model, [image()], int8_excluded_nodes={"convolution_3"}, **INT8)
+        assert result.skipped == {
+            "convolution_3": result.skipped["convolution_3"],
+            "convolution_2": "its result goes to convolution_3, which reads no INT8",
+            "convolution_1": "its result goes to convolution_2, which reads no INT8",
+        }
+        assert set(result.weight_axes) == {"convolution"}
 
 
 class TestGates:
@@ -291,9 +320,10 @@ class TestGates:
         result = placed(MBConv(config, 0.0, nn.BatchNorm2d), [image(16)])
         squeezing = {name for name, rule in result.rules.items() if rule == "one pixel"}
         assert squeezing == {"convolution_2", "convolution_3"}
-        assert set(result.weight_axes) == {"convolution", "convolution_1", "convolution_4"}
+        assert result.rules["convolution_1"] == "grouped convolution"  # the gate reads its result
+        assert set(result.weight_axes) == {"convolution", "convolution_4"}
         # The gate multiplies a value that INT8 reads afterwards; neither it nor what it multiplies gets Q.
-        assert set(result.readers) == {"input_0", "mul", "mul_3"}
+        assert set(result.readers) == {"input_0", "mul_3"}
 
     def test_linear_layers_behind_a_pool_are_no_gates(self) -> None:
         model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
@@ -327,16 +357,23 @@ class Gated(nn.Module):
 
 class TestPayoff:
     def test_what_follows_fp16_is_fp16_too(self) -> None:
-        model = Behind(gated, conv(8, 8, 1), nn.ReLU(), conv(8, 8, groups=8))
+        depthwise = conv(8, 8, groups=8)
+        model = Behind(gated, conv(8, 8, 1), nn.ReLU(), depthwise, nn.ReLU(), conv(8, 8, 1))
         result = placed(model, [image()], **FAST)
-        assert result.rules == {"convolution_1": PAYOFF, "convolution_2": PAYOFF}
+        assert result.rules == dict.fromkeys(
+            ("convolution_1", "convolution_2", "convolution_3"), PAYOFF
+        )
         assert result.readers == {"input_0": ["convolution"]}
 
     def test_a_chain_to_a_heavier_convolution_is_int8(self) -> None:
         model = Behind(gated, conv(8, 8, 1), nn.SiLU(), conv(8, 8, groups=8), nn.ReLU(), conv(8, 8))
         assert placed(model, [image()], **FAST).rules == {}
 
-    @pytest.mark.parametrize("between", [gated, conv(8, 8, 5, groups=8)], ids=["gate", "depthwise"])
+    @pytest.mark.parametrize(
+        "between",
+        [gated, nn.Sequential(conv(8, 8, 5, groups=8), nn.Hardswish())],
+        ids=["gate", "depthwise"],
+    )
     def test_a_chain_ends_where_int8_does(self, between: Callable[[Tensor], Tensor]) -> None:
         middle = Gated() if between is gated else between
         assert isinstance(middle, nn.Module)

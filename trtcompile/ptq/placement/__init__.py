@@ -7,7 +7,7 @@ fuses (its "Explicit Quantization" guide), and what was measured.
 from __future__ import annotations
 
 from trtcompile.ptq.placement.decisions import Decision, Placement, WeightedOperator
-from trtcompile.ptq.placement.depthwise import lacks_int8_kernel
+from trtcompile.ptq.placement.depthwise import lacks_quantized_result
 from trtcompile.ptq.placement.placing import place
 
-__all__ = ["Decision", "Placement", "WeightedOperator", "lacks_int8_kernel", "place"]
+__all__ = ["Decision", "Placement", "WeightedOperator", "lacks_quantized_result", "place"]

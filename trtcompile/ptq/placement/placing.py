@@ -7,6 +7,7 @@ from collections.abc import Collection
 from torch.fx import GraphModule, Node
 
 from trtcompile.ptq.placement.decisions import Decision, Placement
+from trtcompile.ptq.placement.depthwise import GROUPED, without_int8_result
 from trtcompile.ptq.placement.operators import can_read_int8, is_weighted
 from trtcompile.ptq.placement.rule import LeavesOut, Quantizes, Shares, Situation
 from trtcompile.ptq.placement.table import RULES
@@ -31,6 +32,12 @@ def place(graph_module: GraphModule, taken: Collection[Node], spec: CompileSpec)
             placement.skipped[node] = decision
         elif is_weighted(node):
             placement.weighted[node] = weighted_operator(node)
+    # Backwards, since the result of one may go to another.
+    for node in reversed(list(placement.weighted)):
+        why = without_int8_result(node, placement)
+        if why is not None:
+            placement.skipped[node] = Decision(GROUPED.name, why)
+            del placement.weighted[node]
     for rule in RULES:
         if isinstance(rule, Quantizes):
             for node in nodes:

@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = (
     weights.CONSTANT_INPUT,
     weights.NOT_FLOAT32,
     weights.NO_CHANNEL_AXIS,
-    depthwise.DEPTHWISE,
+    depthwise.GROUPED,
     gates.ONE_PIXEL,
     edges.FIRST_LAYER,
     edges.LAST_LAYER,
