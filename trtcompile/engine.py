@@ -117,6 +117,11 @@ def check_buildable(spec: CompileSpec) -> Flavour:
     here = _tensorrt.gpu_capability(spec.device.gpu_id)
     named = spec.device.compute_capabilities
     _check_types(spec, named or ((here,) if here else ()))
+    if spec.weight_only == "int8" and not flavour.keeps_int8_weights:
+        raise SettingsError(
+            f"weight_only is 'int8', but {flavour} dequantizes such weights when it builds: the engine is as large "
+            "and as slow as in FP16. Use 'int4', which makes it smaller, FP16, or tensorrt-rtx."
+        )
     if not named:
         if here is None:
             how = (

@@ -11,7 +11,7 @@ from checks import build_device, install_oracle, operators, partition_for_test, 
 from torch import nn
 
 import trtcompile
-from trtcompile import Device, Input, SettingsError
+from trtcompile import Device, Input, SettingsError, _tensorrt
 from trtcompile.ptq import DataLoaderCalibrator
 
 QW, DQW = (
@@ -124,6 +124,10 @@ def test_values(kind: str, error: float, half: bool, monkeypatch: pytest.MonkeyP
 def test_the_engine_computes_what_the_simulation_does(kind: str, half: bool) -> None:
     precisions = {torch.float, torch.half} if half else {torch.float}
     x = rows()
+    if kind == "int8" and not _tensorrt.load().keeps_int8_weights:
+        with pytest.raises(SettingsError, match="as large and as slow as in FP16"):
+            compiled(model(), x, weight_only=kind, enabled_precisions=precisions)
+        return
     result = compiled(model(), x, weight_only=kind, enabled_precisions=precisions)
     with torch.no_grad():
         expected, actual = result.lowered(x), result(x.cuda()).cpu()
@@ -136,6 +140,12 @@ def test_the_plan_is_smaller(kind: str, share: float) -> None:
     (whole,) = compiled(net, x).engines
     (small,) = compiled(net, x, weight_only=kind).engines
     assert len(small.plan) < share * len(whole.plan)
+
+
+def test_int8_weights_that_gain_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tensorrt.Flavour, "keeps_int8_weights", property(lambda _: False))
+    with pytest.raises(SettingsError, match=r"weight_only is 'int8'.*Use 'int4'"):
+        compiled(model(), rows(), weight_only="int8")
 
 
 def test_the_report() -> None:
