@@ -123,7 +123,7 @@ def _run_fold(
     )
     trained_after = time.perf_counter()
     images, labels = pixels(splits.test, device)
-    with _exact_kernels():
+    with exact_kernels():
         expected = logits_of(model.to(device), images)
         model.cpu()
         tested = {
@@ -212,7 +212,7 @@ def logits_of(classify: Any, images: torch.Tensor, batch: int = BATCH) -> torch.
     return torch.cat(found)
 
 
-def _exact_kernels() -> Any:
+def exact_kernels() -> Any:
     """FP32 means FP32 within this context, not TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.backends.cudnn.flags(

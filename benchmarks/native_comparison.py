@@ -28,7 +28,7 @@ import environment
 import torch
 from accuracy_data import load_fold, pixels
 from accuracy_models import MODELS, trained
-from accuracy_run import logits_of
+from accuracy_run import exact_kernels, logits_of
 from engine_layers import expected_int8, int8_summary
 from gpu_queue import Job, run_jobs
 from metrics import sqnr_db, top1
@@ -116,13 +116,17 @@ class Comparison:
             "native": {},
             "errors": [],
         }
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        self.fp32 = logits_of(copy.deepcopy(self.model).to(DEVICE), self.tests, BATCH)
+        with exact_kernels():
+            self.fp32 = logits_of(copy.deepcopy(self.model).to(DEVICE), self.tests, BATCH)
         self.result["fp32_accuracy"] = self._accuracy(self.fp32)
         self.timing_cache = b""
 
     def run(self) -> None:
         """All parts; one that fails is noted, and the others go on."""
+        with exact_kernels():
+            self._run()
+
+    def _run(self) -> None:
         self._part("our engine", self._ours)
         if "ours" not in self.result:
             return

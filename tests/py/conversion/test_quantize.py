@@ -104,7 +104,6 @@ CASES = [
             ("linear", nn.Linear(8, 4), 0, floats(3, 8)),
             ("conv1d", nn.Conv1d(4, 8, 3), 0, floats(1, 4, 9)),
             ("conv2d", nn.Conv2d(4, 8, 3), 0, floats(1, 4, 6, 6)),
-            ("conv2d_depthwise", nn.Conv2d(4, 4, 3, groups=4), 0, floats(1, 4, 6, 6)),
             ("transposed_2d", nn.ConvTranspose2d(4, 8, 3), 1, floats(1, 4, 6, 6)),
         )
     ),

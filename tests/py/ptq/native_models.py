@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,6 +129,7 @@ def vit() -> tuple[nn.Module, Batches]:
 
 
 def bert() -> tuple[nn.Module, Batches]:
+    pytest.importorskip("transformers", reason="needs its BERT: pip install transformers")
     from transformers import BertConfig, BertModel
 
     config = BertConfig(

@@ -93,6 +93,7 @@ def test_norms_in_front_of_convolutions(tmp_path: Path) -> None:
 
 def test_names_that_tell_nothing_need_the_onnx_file(tmp_path: Path) -> None:
     """The newer exporter's names are those of FX nodes; 24 of 24 by structure, and the same scales as by name."""
+    pytest.importorskip("onnxscript", reason="the exporter needs it: pip install onnxscript")
     model, batches = MODELS["resnet18"]()
     request, _ = known("resnet18")
     cache_file = FIXTURES / "resnet18.dynamo.entropy2.cache"
