@@ -177,12 +177,11 @@ class Comparison:
             "sqnr_db_against_fp32": sqnr_db(self.fp32, self.engine),
             "int8_layers": int8_summary(inspection, [*convolutions, *linears]),
         }
-        self.result["parity"] = {
-            "top1_agreement": top1(simulated, self.engine).agreement,
-            "sqnr_db": sqnr_db(simulated, self.engine),
-            "largest_difference": (simulated - self.engine).abs().max().item(),
-            "standard_deviation": simulated.std().item(),
-        }
+        self.result["parity"] = parity(simulated, self.engine)
+        # What rounding to FP16 after each operator would make of it, as PyTorch does.
+        network = copy.deepcopy(compiled.network_graph).to(DEVICE)
+        rounded = logits_of(network, self.tests, BATCH)
+        self.result["parity_with_rounding_operators"] = parity(rounded, self.engine)
 
     def _pair(self) -> None:
         self.pairs = pair_readers(self.recording.readers, readers_of_onnx(self.onnx))
@@ -263,6 +262,16 @@ class Comparison:
     def _flips(self, logits: torch.Tensor) -> dict[str, Any]:
         flips = paired_flips(self.fp32.argmax(dim=1), logits.argmax(dim=1), self.labels)
         return {**asdict(flips), "difference": flips.difference, "interval_95": flips.interval_95}
+
+
+def parity(simulated: torch.Tensor, computed: torch.Tensor) -> dict[str, float]:
+    """How near an engine's logits are to a simulation's."""
+    return {
+        "top1_agreement": top1(simulated, computed).agreement,
+        "sqnr_db": sqnr_db(simulated, computed),
+        "largest_difference": (simulated - computed).abs().max().item(),
+        "standard_deviation": simulated.std().item(),
+    }
 
 
 def tables_of(calibrator: DataLoaderCalibrator) -> dict[str, CalibrationTable]:

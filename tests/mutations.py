@@ -824,4 +824,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="return (blocks.abs().amax((1, 2)).reshape(-1, 1).expand(blocks.shape[:2]) / INT4_MAX)",
         tests=("tests/py/conversion/test_quantize_int4.py::test_blocks_against_loops",),
     ),
+    Mutation(
+        name="simulation: what a kernel writes is not rounded",
+        file="trtcompile/simulation.py",
+        old="        _write(graph_module, kernel[-1])\n",
+        new="",
+        tests=(
+            "tests/py/test_simulation.py::test_products_are_fp32_up_to_what_their_kernel_writes",
+        ),
+    ),
+    Mutation(
+        name="simulation: the activation rounds as an operator of its own",
+        file="trtcompile/simulation.py",
+        old="if not (is_sum or user.target in _ACTIVATIONS)",
+        new="if not is_sum",
+        tests=(
+            "tests/py/test_simulation.py::test_products_are_fp32_up_to_what_their_kernel_writes",
+        ),
+    ),
 )

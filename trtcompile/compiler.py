@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
 
 from trtcompile import _tensorrt
 from trtcompile.capture import CapturedGraph, capture, own_constants
@@ -47,6 +46,7 @@ from trtcompile.ptq.weight_only import quantize_weights
 from trtcompile.runtime import TRTModule
 from trtcompile.runtime.engine_module import EngineModule
 from trtcompile.settings import QUANTIZED_PRECISIONS, CompileSpec, as_precisions
+from trtcompile.simulation import simulation_of
 
 
 def compile(  # noqa: A001 (the public name, as in torch.compile)
@@ -177,7 +177,8 @@ def simulate(
     with kept_random_state():
         captured, _ = _capture(model, inputs, kwarg_inputs, settings)
         _, quantization = prepare(captured, settings)
-    lowered = _simulation(captured.graph_module, captured)
+    own_constants(captured, captured.graph_module)
+    lowered = simulation_of(captured.graph_module, captured.out_spec)
     return Simulation(lowered, captured.arguments, quantization.table)
 
 
@@ -281,7 +282,8 @@ def build_prepared(
         out_spec=captured.out_spec,
         spec=spec,
         report=report,
-        lowered=_simulation(graph_module, captured) if spec.keep_lowered else None,
+        lowered=simulation_of(graph_module, captured.out_spec) if spec.keep_lowered else None,
+        network_graph=graph_module if spec.keep_lowered else None,
         calibration_table=quantization.table,
         graph_hash=identity,
     )
@@ -410,18 +412,6 @@ def _taken(graph_module: GraphModule, spec: CompileSpec) -> set[torch.fx.Node]:
     verdicts = judge(graph_module, spec)
     group(graph_module, verdicts, spec.min_block_size)
     return {node for node, reason in verdicts.items() if reason is None}
-
-
-def _simulation(graph_module: GraphModule, captured: CapturedGraph) -> GraphModule:
-    """The lowered graph with the model's own output structure."""
-    names = [node.name for node in graph_module.graph.nodes if node.op == "placeholder"]
-    flat = pytree.tree_structure((tuple(names), {}))
-    codegen = torch.fx.graph._PyTreeCodeGen(
-        torch.fx.graph._PyTreeInfo(names, flat, captured.out_spec)
-    )
-    graph_module.graph.set_codegen(codegen)
-    graph_module.recompile()
-    return graph_module
 
 
 def _argument_names(model: nn.Module, count: int) -> list[str]:

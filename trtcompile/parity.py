@@ -69,7 +69,7 @@ def layer_parity(
             f"{compiled.runnable}. Compare the engine with its simulation on the machine that runs it."
         )
     marked = _chosen(lowered, tensors)
-    engine = with_outputs(compiled, list(marked.values()))
+    engine = with_outputs(compiled, list(_chosen(compiled.network_graph, tensors).values()))
     simulation = DeviceInterpreter(
         _graph_with_outputs(lowered, list(marked.values())), torch.device(device)
     )
@@ -92,17 +92,17 @@ def layer_parity(
 
 
 def with_outputs(compiled: TRTModule, nodes: list[Node]) -> TRTModule:
-    """The lowered graph of a module built again, with values of chosen nodes as its outputs.
+    """The networks' graph of a module built again, with values of chosen nodes as its outputs.
 
     Args:
-        compiled: a module with its lowered graph.
-        nodes: of that graph.
+        compiled: a module that kept it.
+        nodes: of its ``network_graph``.
 
     Returns:
         A module that takes all arguments by position and returns a tuple.
     """
     captured = CapturedGraph(
-        graph_module=_graph_with_outputs(compiled.lowered, nodes),
+        graph_module=_graph_with_outputs(compiled.network_graph, nodes),
         arguments=compiled.arguments,
         keywords=(),
         out_spec=pytree.tree_structure(tuple(range(len(nodes)))),

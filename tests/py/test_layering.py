@@ -30,7 +30,7 @@ TIERS = (
     ("exported", "profiles", "ranged_export"),
     ("capture", "lowering", "ptq", "precision", "conversion"),
     ("partition",),
-    ("engine",),
+    ("engine", "simulation"),
     ("runtime",),
     ("compiler",),
     ("accuracy_budget", "parity"),

@@ -61,7 +61,7 @@ QUANTIZED = ["input_0", "relu", "relu_1", "reshape"]
 
 
 def test_the_further_outputs_are_the_tensors_of_those_names(compiled: TRTModule) -> None:
-    nodes = {n.name: n for n in compiled.lowered.graph.nodes}
+    nodes = {n.name: n for n in compiled.network_graph.graph.nodes}
     wanted = [nodes["relu"], nodes["convolution_1"]]
     module = with_outputs(compiled, wanted)
     (batch,) = samples(4, seed=1)

@@ -43,6 +43,7 @@ class TRTModule(nn.Module):
         lowered: the lowered graph, Q/DQ included; None if not kept.
         calibration_table: tensor name to scale; None without INT8.
         graph_hash: identifies the lowered graph and its weights.
+        network_graph: what the networks were made of, as ``lowered`` but for types; None if not kept.
 
     Attributes:
         spec: the settings it was compiled with.
@@ -64,6 +65,7 @@ class TRTModule(nn.Module):
         lowered: GraphModule | None,
         calibration_table: Mapping[str, float] | None,
         graph_hash: str,
+        network_graph: GraphModule | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -81,13 +83,15 @@ class TRTModule(nn.Module):
         # Kept out of nn.Module's registry: `.to()`, `.half()` and `state_dict()` must not reach into them.
         self.__dict__["_executor"] = executor
         self.__dict__["_lowered"] = lowered
+        self.__dict__["_network_graph"] = network_graph
         self.__dict__["_placed"] = False
 
     @property
     def lowered(self) -> GraphModule:
         """The lowered graph, Q/DQ included, in plain PyTorch: the simulation. Its weights stay on the CPU.
 
-        It takes the model's tensors flat and returns the model's output structure.
+        It takes the model's tensors flat and returns the model's output structure. Products of quantized factors
+        compute in FP32 up to what their kernel writes, as in TensorRT.
 
         Raises:
             AttributeError: it was not kept (``keep_lowered=False``, or the module was loaded from a file).
@@ -97,9 +101,21 @@ class TRTModule(nn.Module):
             raise AttributeError(_NO_LOWERED_GRAPH)
         return lowered
 
+    @property
+    def network_graph(self) -> GraphModule:
+        """What the networks were made of: as ``lowered``, on flat inputs and outputs, with the networks' own types.
+
+        Raises:
+            AttributeError: it was not kept, as ``lowered``.
+        """
+        graph: GraphModule | None = self.__dict__["_network_graph"]
+        if graph is None:
+            raise AttributeError(_NO_LOWERED_GRAPH)
+        return graph
+
     def __getattr__(self, name: str) -> Any:
         # nn.Module asks this after a property has raised AttributeError, and would say that there is no such property.
-        if name == "lowered":
+        if name in ("lowered", "network_graph"):
             raise AttributeError(_NO_LOWERED_GRAPH)
         return super().__getattr__(name)
 

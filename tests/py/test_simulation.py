@@ -1,0 +1,107 @@
+"""The arithmetic of quantized products in a simulation: FP32 up to what their kernel writes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from checks import randomize
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+import trtcompile
+from trtcompile import Input
+from trtcompile.node_info import operator_name
+from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
+
+FAST = {torch.float, torch.half, torch.int8}
+SHAPE = (2, 16, 8, 8)
+
+
+class Residual(nn.Module):
+    """The second convolution adds the input and is quantized for the third, and read by a softmax besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(self.two(torch.relu(self.one(x))) + x)
+        return self.three(y), torch.softmax(y, 1)
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def simulated(model: nn.Module, precisions: set[torch.dtype]) -> GraphModule:
+    calibrator = DataLoaderCalibrator(
+        [images()], algo_type=CalibrationAlgo.MINMAX_CALIBRATION, progress=False
+    )
+    return trtcompile.simulate(
+        model, [Input(SHAPE)], enabled_precisions=precisions, calibrator=calibrator
+    ).lowered
+
+
+def of_constant(node: Node) -> bool:
+    """Whether it is a constant, its cast, or its Q/DQ."""
+    derives = any(kind in node.name for kind in ("copy", "quantize_per_channel"))
+    return node.op == "get_attr" or (derives and of_constant(node.all_input_nodes[0]))
+
+
+def typed(graph_module: GraphModule) -> list[str]:
+    """Each operator with the dtype of its result; those on weights and biases are left out."""
+    names = {torch.float32: "f32", torch.float16: "f16", torch.int8: "i8"}
+    return [
+        f"{operator_name(node).split('.')[1]}:{names[node.meta['val'].dtype]}"
+        for node in graph_module.graph.nodes
+        if node.op == "call_function" and not of_constant(node)
+    ]
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return randomize(Residual(), 3).eval()
+
+
+def test_products_are_fp32_up_to_what_their_kernel_writes(model: nn.Module) -> None:
+    assert typed(simulated(model, FAST)) == [
+        "quantize_per_tensor:i8",
+        "dequantize_per_tensor:f32",
+        "convolution:f32",
+        "relu:f32",
+        "quantize_per_tensor:i8",  # of the kernel's own result: nothing else reads it
+        "dequantize_per_tensor:f32",
+        "convolution:f32",
+        "add:f32",  # with the residual, dequantized
+        "relu:f32",
+        "_to_copy:f16",  # what the kernel writes: the quantize node reads it too
+        "_to_copy:f32",
+        "quantize_per_tensor:i8",
+        "dequantize_per_tensor:f32",
+        "convolution:f32",  # the last layer is FP32 in the network too
+        "softmax:f32",
+    ]
+
+
+def test_the_values_are_those_of_exact_sums_rounded_where_they_are_written() -> None:
+    """Against a computation by hand, in FP64."""
+    model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Sigmoid()).eval()
+    randomize(model, 4)
+    x = images(seed=1)
+    with torch.no_grad():
+        actual = simulated(model, FAST)(x)
+        scale = float(torch.tensor(float(images().abs().max()) / 127))
+        data = (x / scale).round().clamp(-128, 127).double() * scale
+        weight = model[0].weight.double()
+        scales = (weight.abs().amax(dim=(1, 2, 3), keepdim=True).float() / 127).double()
+        weight = (weight / scales).round() * scales
+        bias = model[0].bias.half().double()
+        written = F.relu(F.conv2d(data, weight, bias)).half()
+        expected = torch.sigmoid(written).float()
+    steps = (actual - expected).abs() / torch.finfo(torch.float16).eps
+    assert (steps > 0).float().mean() < 0.01 and steps.max() <= 1
+
+
+def test_without_fp16_nothing_changes(model: nn.Module) -> None:
+    assert all(":f16" not in row for row in typed(simulated(model, {torch.int8})))

@@ -1,0 +1,148 @@
+"""The simulation of a compiled graph: its own operators in PyTorch, with the arithmetic of TensorRT's kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+from torch.utils import _pytree as pytree
+
+from trtcompile.node_info import TENSOR_NAME, is_dequantize, is_qdq, layer_name
+from trtcompile.partition.precision_of import precision_of
+from trtcompile.products import PRODUCTS
+from trtcompile.ptq.graph_copy import copied_graph
+from trtcompile.settings import QUANTIZED_PRECISIONS
+
+aten = torch.ops.aten
+
+#: What TensorRT computes in the kernel of the convolution or matrix product in front of it.
+_ACTIVATIONS = frozenset({aten.clamp.default, aten.hardtanh.default, aten.relu.default})
+_SUM = aten.add.Tensor
+
+
+def simulation_of(graph_module: GraphModule, out_spec: pytree.TreeSpec) -> GraphModule:
+    """A copy of a prepared graph that runs in PyTorch as its engines do; weights are shared.
+
+    Args:
+        graph_module: lowered, quantized, with types assigned: what networks are made of.
+        out_spec: pytree of the model's output.
+
+    Returns:
+        A module that takes the model's tensors flat and returns the model's output structure.
+    """
+    simulation, _ = copied_graph(graph_module)
+    widen_quantized_products(simulation)
+    names = [node.name for node in simulation.graph.nodes if node.op == "placeholder"]
+    flat = pytree.tree_structure((tuple(names), {}))
+    simulation.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, flat, out_spec)))
+    simulation.recompile()
+    return simulation
+
+
+def widen_quantized_products(graph_module: GraphModule) -> int:
+    """Lets FP16 products of quantized factors compute in FP32 up to where their kernel writes, in place.
+
+    In a strongly typed network such a product has FP16 operands and an FP16 result. But the kernel that TensorRT makes
+    of it multiplies integers (or FP8), and scales the sums, adds the bias, a residual, and applies an activation in
+    FP32. Only what it writes is rounded: to FP16, or at once to INT8 if nothing but a quantize node reads it. PyTorch
+    would round to FP16 after each operator.
+
+    Given::
+
+        a: f16 = dequantize(q)
+        y: f16 = convolution(a, w, b)
+        r: f16 = relu(y)
+        p: i8 = quantize(r)
+
+    Result::
+
+        a: f32 = dequantize(q)
+        c: f32 = to(b, f32)
+        y: f32 = convolution(a, w, c)
+        r: f32 = relu(y)
+        p: i8 = quantize(r)
+
+    Returns:
+        How many products compute in FP32 now.
+    """
+    products = [node for node in graph_module.graph.nodes if _is_half_quantized_product(node)]
+    widened: dict[Node, Node] = {}
+    for product in products:
+        kernel = _kernel_of(product)
+        for node in kernel:
+            for source in node.all_input_nodes:
+                if source not in kernel and _dtype(source) == torch.float16:
+                    if source not in widened:
+                        widened[source] = _in_fp32(graph_module, source)
+                    node.replace_input_with(source, widened[source])
+            _set_dtype(node, torch.float32)
+        _write(graph_module, kernel[-1])
+    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.lint()
+    graph_module.recompile()
+    return len(products)
+
+
+def _is_half_quantized_product(node: Node) -> bool:
+    return (
+        node.op == "call_function"
+        and node.target in PRODUCTS
+        and _dtype(node) == torch.float16
+        and precision_of(node) in QUANTIZED_PRECISIONS.values()
+    )
+
+
+def _kernel_of(product: Node) -> list[Node]:
+    """The product and what is fused into its kernel: a sum, activations; each is read by nothing but the next."""
+    kernel = [product]
+    summed = False
+    while len(kernel[-1].users) == 1:
+        (user,) = kernel[-1].users
+        is_sum = user.target is _SUM and not summed
+        if not (is_sum or user.target in _ACTIVATIONS) or _dtype(user) != torch.float16:
+            break
+        summed = summed or is_sum
+        kernel.append(user)
+    return kernel
+
+
+def _in_fp32(graph_module: GraphModule, source: Node) -> Node:
+    """The same value for FP32 readers."""
+    with graph_module.graph.inserting_after(source):
+        if is_dequantize(source):
+            wide = graph_module.graph.node_copy(source)
+            wide.kwargs = {**source.kwargs, "out_dtype": torch.float32}
+        else:
+            wide = _cast(graph_module, source, torch.float32)
+    wide.meta = dict(source.meta)
+    wide.meta[TENSOR_NAME] = f"{layer_name(source)}/fp32"
+    _set_dtype(wide, torch.float32)
+    return wide
+
+
+def _write(graph_module: GraphModule, result: Node) -> None:
+    """Rounds what a kernel writes to FP16, unless all readers quantize it."""
+    readers = list(result.users)
+    if all(is_qdq(reader) for reader in readers):
+        return
+    with graph_module.graph.inserting_after(result):
+        written = _cast(graph_module, result, torch.float16)
+    written.meta = dict(result.meta)
+    written.meta[TENSOR_NAME] = f"{layer_name(result)}/fp16"
+    _set_dtype(written, torch.float16)
+    for reader in readers:
+        reader.replace_input_with(result, written)
+
+
+def _cast(graph_module: GraphModule, source: Node, dtype: torch.dtype) -> Node:
+    return graph_module.graph.call_function(aten._to_copy.default, (source,), {"dtype": dtype})
+
+
+def _dtype(node: Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
+
+
+def _set_dtype(node: Node, dtype: torch.dtype) -> None:
+    value = node.meta["val"]
+    node.meta["val"] = value.new_empty(value.shape, dtype=dtype)
