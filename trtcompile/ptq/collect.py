@@ -119,7 +119,8 @@ def _show_together(
     kernels = kernels_on(device)
     if isinstance(kernels, NvrtcError):
         warnings.warn(
-            f"The values are counted by PyTorch's operators, which is slow: {kernels}.",
+            "Calibration counts with PyTorch's operators, which gives the same result slowly: "
+            f"{kernels}. Use a PyTorch that comes with its NVRTC library.",
             CalibrationWarning,
             stacklevel=2,
         )

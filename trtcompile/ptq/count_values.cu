@@ -60,7 +60,7 @@ struct Tally {
     unsigned span;     // ... to less than low + span are counted
     float factor;      // turns a value into its bin
     unsigned peak;
-    unsigned in_bin_0; // kept apart: most values behind a ReLU are zeros, and would wait for another
+    unsigned in_bin_0; // apart: behind a ReLU most values are zeros, which would all add to one address
 
     __device__ void add(unsigned magnitude) {
         peak = max(peak, magnitude);
@@ -96,13 +96,13 @@ struct Tally {
     __device__ void add_values(const void* all, long long begin, long long end) {
         using Bits = typename Type::Bits;
         const Bits* const values = static_cast<const Bits*>(all) + begin;
-        const long long size = end - begin;
-        long long vectors = 0;
-        constexpr int EACH = sizeof(uint4) / sizeof(Bits);
+        const unsigned size = static_cast<unsigned>(end - begin);
+        unsigned vectors = 0;
+        constexpr unsigned EACH = sizeof(uint4) / sizeof(Bits);
         if (reinterpret_cast<unsigned long long>(values) % sizeof(uint4) == 0) {
             vectors = size / EACH;
             const uint4* const aligned = reinterpret_cast<const uint4*>(values);
-            for (long long i = threadIdx.x; i < vectors; i += 2 * THREADS) {
+            for (unsigned i = threadIdx.x; i < vectors; i += 2 * THREADS) {
                 // Two loads under way at a time.
                 const bool both = i + THREADS < vectors;
                 const uint4 one = __ldg(aligned + i);
@@ -111,7 +111,7 @@ struct Tally {
                 if (both) add_vector<Type>(two);
             }
         }
-        for (long long i = vectors * EACH + threadIdx.x; i < size; i += THREADS)
+        for (unsigned i = vectors * EACH + threadIdx.x; i < size; i += THREADS)
             add(Type::magnitude(__ldg(values + i)));
     }
 };
@@ -137,8 +137,8 @@ __device__ int row_of(const Counted* table, int tensors, long long chunk) {
 }
 
 // Each block takes consecutive chunks, and adds its own counts to a histogram once it is through
-// with the tensor. Blocks: any number up to that of the chunks. 32 bits are enough for a block's
-// counts: its share of what fits in a device's memory.
+// with the tensor. Blocks: any number up to that of the chunks. A block's share has less than 2**32
+// values: the whole would be larger than a device's memory.
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
     count_values(const Counted* table, int tensors, int chunks, int beyond) {
     __shared__ unsigned bins[BINS];

@@ -188,7 +188,7 @@ def test_collecting_with_and_without_the_kernels(monkeypatch: pytest.MonkeyPatch
     try:
         fast = collect.collect(request, batches, device=CUDA)
         forbid_kernels(monkeypatch)
-        with pytest.warns(CalibrationWarning, match=r"slow: switched off\."):
+        with pytest.warns(CalibrationWarning, match=r"slowly: switched off\."):
             slow = collect.collect(request, batches, device=CUDA)
     finally:
         torch.backends.cudnn.deterministic = deterministic
