@@ -51,6 +51,7 @@ def copied_to(
     # With everything in place, because generating the code takes most of the time.
     copied = fx.GraphModule(targets, graph)
     copied.graph.owning_module = None  # as above
+    copied.training = graph_module.training
     return copied, nodes
 
 
