@@ -64,13 +64,12 @@ struct Tally {
 
     __device__ void add(unsigned magnitude) {
         peak = max(peak, magnitude);
-        if (magnitude - low < span) {
-            const unsigned bin = static_cast<unsigned>(__uint_as_float(magnitude) * factor);
-            if (bin == 0)
-                ++in_bin_0;
-            else
-                atomicAdd(bins + bin, 1u);
-        }
+        // One branch alone, so that several values are under way at a time.
+        const bool inside = magnitude - low < span;
+        const float scaled = inside ? __uint_as_float(magnitude) * factor : 0.0f;
+        const unsigned bin = static_cast<unsigned>(scaled);
+        in_bin_0 += inside && bin == 0;
+        if (bin != 0) atomicAdd(bins + bin, 1u);
     }
 
     template <typename Type>
@@ -103,10 +102,11 @@ struct Tally {
             vectors = size / EACH;
             const uint4* const aligned = reinterpret_cast<const uint4*>(values);
             for (unsigned i = threadIdx.x; i < vectors; i += 2 * THREADS) {
-                // Two loads under way at a time.
+                // Two loads under way at a time, so neither may wait for the other.
                 const bool both = i + THREADS < vectors;
                 const uint4 one = __ldg(aligned + i);
-                const uint4 two = both ? __ldg(aligned + i + THREADS) : one;
+                uint4 two{};
+                if (both) two = __ldg(aligned + i + THREADS);
                 add_vector<Type>(one);
                 if (both) add_vector<Type>(two);
             }
