@@ -22,6 +22,7 @@ def main(wheel: str) -> None:
     only_ours = all(f == "trtcompile" or f.endswith(".dist-info") for f in folders)
     check(only_ours, f"the wheel holds the package alone: {', '.join(sorted(folders))}")
     check("trtcompile/py.typed" in files, "the wheel has py.typed")
+    check("trtcompile/ptq/count_values.cu" in files, "the wheel has the CUDA source")
     check(any(f.endswith("licenses/LICENSE") for f in files), "the wheel has the licence")
 
     check("trtcompile" not in sys.modules, "trtcompile is not imported yet")

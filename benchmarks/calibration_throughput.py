@@ -6,7 +6,9 @@
 Both sides run the same batches, which are on the device already: ``model(batch)`` without gradients,
 and the statistics that a calibration collects, its own setup included. Rounds alternate; the ratio
 is plain time over calibration time of the same round, and the exit status is 1 if its median is
-below the bar of 0.85. Peak memory is that of a process that calibrates with 4 or 64 batches from a
+below the bar of 0.85. A run takes 32 batches, with 32 images each a usual calibration set; how long
+it takes until it asks for the first one, which does not depend on their number, is also given apart.
+Peak memory is that of a process that calibrates with 4 or 64 batches from a
 loader that makes them: on a GPU what PyTorch allocates, on the CPU the resident set.
 """
 
@@ -88,6 +90,19 @@ class Images:
         return (torch.randn(self.shape, generator=generator) for _ in range(self.batches))
 
 
+class TimedStart:
+    """Batches, and how long after its making the first one is asked for."""
+
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self._batches = batches
+        self._made = time.perf_counter()
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.seconds = time.perf_counter() - self._made
+        yield from self._batches
+
+
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     """How long a run takes, until the device is done."""
 
@@ -115,8 +130,12 @@ def measure_throughput(options: argparse.Namespace) -> dict[str, Any]:
             for batch in batches:
                 model(batch)
 
+    setups = []
+
     def calibration() -> None:
-        collect(request, batches, device=device)
+        timed = TimedStart(batches)
+        collect(request, timed, device=device)
+        setups.append(timed.seconds)
 
     sides = {"plain": plain, "calibration": calibration}
     for run in sides.values():
@@ -130,6 +149,7 @@ def measure_throughput(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "tensors": len(request.names),
         "rounds_seconds": rounds,
+        "setup_seconds": setups[1:],
         "ratio": spread(ratios),
         "images_per_second": {
             name: images / statistics.median(times[name] for times in rounds) for name in sides
@@ -195,7 +215,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--model", default="resnet50", help="a name in torchvision.models")
     parser.add_argument("--batch", type=_positive, default=32)
     parser.add_argument("--size", type=_positive, default=224, help="height and width of images")
-    parser.add_argument("--batches", type=_positive, default=16)
+    parser.add_argument("--batches", type=_positive, default=32)
     parser.add_argument("--rounds", type=_positive, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-tf32", action="store_true", help="FP32 products in FP32 on a GPU")
@@ -249,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ratio = result["ratio"]["median"]
     speeds = ", ".join(f"{k} {v:.1f}" for k, v in result["images_per_second"].items())
     print(f"{options.model} on {options.device}: {ratio:.3f} of plain; images/s: {speeds}")
+    setup = statistics.median(result["setup_seconds"])
+    print(f"setup, in the time of each calibration: {1000 * setup:.1f} ms")
     for batches, measured in result.get("memory_bytes", {}).items():
         before, peak = (measured[name] / 2**20 for name in ("before", "peak"))
         print(f"{batches} batches: {before:.0f} MiB before, {peak:.0f} MiB at the peak")

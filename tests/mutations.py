@@ -778,6 +778,41 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/ptq/test_histogram.py::test_threads_count_the_same",),
     ),
     Mutation(
+        name="count kernels: values inside the old range are counted again when it grows",
+        file="trtcompile/ptq/count_values.cu",
+        old="const unsigned low = beyond ? range_bits(static_cast<int>(counted.previous)) : 0u;",
+        new="const unsigned low = 0u;",
+        tests=(
+            "tests/py/ptq/test_count_kernels.py::test_groups_of_tensors_whose_ranges_grow",
+            "tests/py/ptq/test_count_kernels.py::test_zeros_and_extremes",
+        ),
+    ),
+    Mutation(
+        name="count kernels: a half's infinity is a number",
+        file="trtcompile/ptq/count_values.cu",
+        old="if (bits >= 0x7c00u)",
+        new="if (bits > 0x7c00u)",
+        tests=(
+            "tests/py/ptq/test_count_kernels.py::test_nonfinite_values_are_remembered[inf-dtype1]",
+        ),
+    ),
+    Mutation(
+        name="count queue: a histogram twice in one group",
+        file="trtcompile/ptq/count_queue.py",
+        old="if observer in self._waiting:",
+        new="if False:",
+        tests=(
+            "tests/py/ptq/test_count_queue.py::test_tensors_wait_until_a_histogram_comes_again",
+        ),
+    ),
+    Mutation(
+        name="collect: the last batch is not checked",
+        file="trtcompile/ptq/collect.py",
+        old="        graph.check_finite()\n",
+        new="",
+        tests=("tests/py/ptq/test_collect.py::test_what_is_found_late_names_its_batch[2]",),
+    ),
+    Mutation(
         name="fp8: what is too large becomes NaN",
         file="trtcompile/float8.py",
         old="return x.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3)",

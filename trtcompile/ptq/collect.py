@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from trtcompile.errors import CalibrationError
+from trtcompile.errors import CalibrationError, CalibrationWarning
 from trtcompile.ptq.batches import FittedBatch, fit_batches
+from trtcompile.ptq.count_queue import CountQueue
+from trtcompile.ptq.cuda_counting import kernels_on
 from trtcompile.ptq.graph_copy import copied_to
 from trtcompile.ptq.histogram import AbsHistogram
 from trtcompile.ptq.input_sample import InputSample
-from trtcompile.ptq.observer import Observer, find_nonfinite
+from trtcompile.ptq.late_reading import LateReading
+from trtcompile.ptq.nvrtc import NvrtcError
+from trtcompile.ptq.observer import FiniteCheck, Observer
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
@@ -94,10 +98,37 @@ def collect(
     nodes = {name: request.nodes[name] for name in request.names}
     histograms = {node: AbsHistogram(device) for node in nodes.values()}
     inputs = InputSample()
-    samples = show(request, loader, histograms, device=device, inputs=inputs)
+    if device.type == "cuda":
+        samples = _show_together(request, loader, histograms, device=device, inputs=inputs)
+    else:
+        samples = show(request, loader, histograms, device=device, inputs=inputs)
     order = {node: position for position, node in enumerate(histograms)}
     positions = {name: order[node] for name, node in nodes.items()}
     return Statistics(tuple(histograms.values()), positions, samples, inputs)
+
+
+def _show_together(
+    request: CalibrationRequest,
+    loader: Iterable[Any],
+    histograms: Mapping[fx.Node, AbsHistogram],
+    *,
+    device: torch.device,
+    inputs: InputSample,
+) -> int:
+    """``show`` for histograms on a CUDA device, which counts many tensors at a time."""
+    kernels = kernels_on(device)
+    if isinstance(kernels, NvrtcError):
+        warnings.warn(
+            "Calibration counts with PyTorch's operators, which gives the same result slowly: "
+            f"{kernels}. Use a PyTorch that comes with its NVRTC library.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
+    queue = CountQueue()
+    observers = {node: queue.observer_of(histogram) for node, histogram in histograms.items()}
+    samples = show(request, loader, observers, device=device, inputs=inputs)
+    queue.flush()
+    return samples
 
 
 def show(
@@ -127,14 +158,19 @@ def show(
     names = {node: name for name, node in request.nodes.items()}
     graph = _ObservedGraph(request.graph, names, observers, device)
     samples = 0
+    # Reading from a CUDA device waits until it has come so far. What is read is what it found out
+    # before this batch, so that it always has a batch to work on.
     with kept_random_state():
         # The loader's own code runs outside of no_grad: what it creates may outlive calibration.
         for batch in fit_batches(loader, request.arguments, device):
-            keys = None if inputs is None else inputs.keys_of(batch)
+            keys = None if inputs is None else LateReading(inputs.keys_of(batch))
             graph.run(batch)
             if inputs is not None and keys is not None:
-                inputs.update(batch, keys.tolist())  # late: reading the keys waits for the device
+                inputs.update(batch, keys.tolist())
             samples += batch.valid
+        graph.check_finite()
+    if inputs is not None:
+        inputs.move_to_cpu()
     if samples == 0:
         raise CalibrationError(
             "The calibration data has no samples. Give a dataloader with at least one batch that "
@@ -152,54 +188,38 @@ def samples_of(value: Tensor, batch: FittedBatch) -> Tensor:
     return value
 
 
-class _Shown:
-    """Shows values to the observers of the nodes that gave them."""
+@dataclass
+class _Running:
+    """What a graph runs on at the moment."""
 
-    def __init__(self, names: Mapping[fx.Node, str], observers: Mapping[fx.Node, Observer]) -> None:
-        self._names = names
-        self._observers = observers
-        self.batch: FittedBatch | None = None
-
-    def show(self, node: fx.Node, value: Any) -> None:
-        """Shows the part of a node's value that belongs to real samples."""
-        batch = self.batch
-        with self._naming(node):
-            if not isinstance(value, Tensor) or batch is None:
-                raise CalibrationError(
-                    f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
-                )
-            self._observers[node].update(samples_of(value, batch))
-
-    def check_finite(self) -> None:
-        """Raises if some value was NaN or infinity; waits for the device once."""
-        bad = find_nonfinite(list(self._observers.values()))
-        if bad is not None:
-            node, observer = list(self._observers.items())[bad]
-            with self._naming(node):
-                observer.check_finite()
-
-    @contextlib.contextmanager
-    def _naming(self, node: fx.Node) -> Iterator[None]:
-        """Adds the tensor's name and the batch to a calibration error."""
-        try:
-            yield
-        except CalibrationError as error:
-            number = self.batch.loader_batch if self.batch is not None else None
-            raise CalibrationError(
-                f"Tensor {self._names[node]!r}, batch {number} of the calibration data: {error}"
-            ) from error
+    batch: FittedBatch | None = None
 
 
 class _Beside(torch.nn.Module):
-    """What stands beside an observed node."""
+    """What stands beside an observed node: shows its values to its observer."""
 
-    def __init__(self, shown: _Shown, node: fx.Node) -> None:
+    def __init__(self, name: str, observer: Observer, running: _Running) -> None:
         super().__init__()
-        self._shown, self._node = shown, node
+        self.name, self.observer, self._running = name, observer, running
 
     def forward(self, value: Any) -> None:
-        """Shows a value."""
-        self._shown.show(self._node, value)
+        """Shows the part of a value that belongs to real samples."""
+        batch = self._running.batch
+        assert batch is not None
+        try:
+            if not isinstance(value, Tensor):
+                raise CalibrationError(
+                    f"A {type(value).__name__} has no scale. Observe nodes that give one tensor."
+                )
+            self.observer.update(samples_of(value, batch))
+        except CalibrationError as error:
+            raise _named(error, self.name, batch.loader_batch) from error
+
+
+def _named(error: CalibrationError, name: str, loader_batch: int) -> CalibrationError:
+    return CalibrationError(
+        f"Tensor {name!r}, batch {loader_batch} of the calibration data: {error}"
+    )
 
 
 class _ObservedGraph:
@@ -217,18 +237,17 @@ class _ObservedGraph:
         device: torch.device,
     ) -> None:
         self._device = device
-        self._shown = _Shown(names, observers)
-        self._graph, copies = copied_to(graph, device)
-        for number, node in enumerate(observers):
-            name = f"_observer_{number}"
-            self._graph.add_module(name, _Beside(self._shown, node))
-            with self._graph.graph.inserting_after(copies[node]):
-                self._graph.graph.call_module(name, (copies[node],))
-        self._graph.recompile()
+        self._running = _Running()
+        self._beside = [
+            _Beside(names[node], observer, self._running) for node, observer in observers.items()
+        ]
+        self._graph, _ = copied_to(graph, device, dict(zip(observers, self._beside, strict=True)))
+        # Of the last batch: which one it was, and what its values were.
+        self._unread: tuple[int, FiniteCheck] | None = None
 
     def run(self, batch: FittedBatch) -> None:
-        """Runs one batch."""
-        self._shown.batch = batch
+        """Runs one batch, then checks the values of the one before."""
+        self._running.batch = batch
         try:
             with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 # Not the module itself: called, it would print where in the code an error arose.
@@ -241,4 +260,20 @@ class _ObservedGraph:
                 f"{type(error).__name__}: {error}. Check that the model runs on this data in "
                 "PyTorch."
             ) from error
-        self._shown.check_finite()
+        check = FiniteCheck([beside.observer for beside in self._beside])
+        self.check_finite()
+        self._unread = batch.loader_batch, check
+
+    def check_finite(self) -> None:
+        """Raises if some value of the last batch was NaN or infinity; waits for that batch."""
+        if self._unread is None:
+            return
+        loader_batch, check = self._unread
+        self._unread = None
+        bad = check.first_bad()
+        if bad is not None:
+            beside = self._beside[bad]
+            try:
+                beside.observer.check_finite()
+            except CalibrationError as error:
+                raise _named(error, beside.name, loader_batch) from error

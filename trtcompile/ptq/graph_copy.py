@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -19,32 +21,51 @@ def copied_graph(graph_module: fx.GraphModule) -> tuple[fx.GraphModule, _Nodes]:
     return copied, dict(zip(graph_module.graph.nodes, copied.graph.nodes, strict=True))
 
 
-def copied_to(graph_module: fx.GraphModule, device: torch.device) -> tuple[fx.GraphModule, _Nodes]:
+def copied_to(
+    graph_module: fx.GraphModule,
+    device: torch.device,
+    beside: Mapping[fx.Node, torch.nn.Module] | None = None,
+) -> tuple[fx.GraphModule, _Nodes]:
     """The same, to run on a device: what is elsewhere is copied there.
 
     Tensors that the graph creates are created there as well.
+
+    Args:
+        graph_module: the graph.
+        device: where the copy runs.
+        beside: nodes of the graph -> modules that the copy calls with their values, for nothing but
+            what they do.
     """
-    copied, nodes = copied_graph(graph_module)
-    moved = set()
-    for node in copied.graph.nodes:
-        if node.op in ("get_attr", "call_module") and node.target not in moved:
-            moved.add(node.target)
-            _move(copied, str(node.target), device)
+    graph = copy.deepcopy(graph_module.graph)
+    nodes = dict(zip(graph_module.graph.nodes, graph.nodes, strict=True))
+    targets: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.op in ("get_attr", "call_module") and node.target not in targets:
+            targets[node.target] = _on(device, _attribute(graph_module, node.target))
         elif node.op == "call_function" and node.kwargs.get("device") is not None:
             node.kwargs = {**node.kwargs, "device": device}
-    copied.recompile()
+    for number, (node, module) in enumerate((beside or {}).items()):
+        targets[f"_beside_{number}"] = module
+        with graph.inserting_after(nodes[node]):
+            graph.call_module(f"_beside_{number}", (nodes[node],))
+    # With everything in place, because generating the code takes most of the time.
+    copied = fx.GraphModule(targets, graph)
+    copied.graph.owning_module = None  # as above
+    copied.training = graph_module.training
     return copied, nodes
 
 
-def _move(graph_module: fx.GraphModule, target: str, device: torch.device) -> None:
+def _attribute(module: torch.nn.Module, target: str) -> Any:
     path, _, name = target.rpartition(".")
-    owner = graph_module.get_submodule(path)
-    value = getattr(owner, name)
+    return getattr(module.get_submodule(path), name)
+
+
+def _on(device: torch.device, value: Any) -> Any:
     if isinstance(value, Tensor) and value.device != device:
-        delattr(owner, name)
-        owner.register_buffer(name, value.detach().to(device))
-    elif isinstance(value, torch.nn.Module) and _elsewhere(value, device):
-        setattr(owner, name, copy.deepcopy(value).to(device))
+        return value.detach().to(device)
+    if isinstance(value, torch.nn.Module) and _elsewhere(value, device):
+        return copy.deepcopy(value).to(device)
+    return value
 
 
 def _elsewhere(module: torch.nn.Module, device: torch.device) -> bool:

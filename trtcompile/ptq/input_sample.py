@@ -33,8 +33,8 @@ class InputSample:
     """The kept samples: at most ``MOST_SAMPLES`` with ``MOST_BYTES`` together, and at least one.
 
     Attributes:
-        rows: key -> one sample: a tensor for each input, on the CPU, its batch dimension of size 1.
-            In the order of the keys.
+        rows: key -> one sample: a tensor for each input, its batch dimension of size 1. In the
+            order of the keys. Where the batches were, until ``move_to_cpu``.
         limit: the smallest key that was left out; None if none was. No key from it on gets in.
     """
 
@@ -53,16 +53,21 @@ class InputSample:
         return keys.expand(batch.valid)
 
     def update(self, batch: FittedBatch, keys: Sequence[int]) -> None:
-        """Takes the samples of a batch whose keys are among the smallest."""
+        """Takes the samples of a batch whose keys are among the smallest; copies stay where it is."""
         for key, row in sorted(zip(keys, range(batch.valid), strict=True)):
             if self.limit is not None and key >= self.limit:
                 break
             if key not in self.rows:
                 self.rows[key] = tuple(
-                    (tensor[row : row + 1] if batched else tensor).detach().to("cpu", copy=True)
+                    (tensor[row : row + 1] if batched else tensor).detach().clone()
                     for tensor, batched in zip(batch.tensors, batch.batched, strict=True)
                 )
                 self._drop()
+
+    def move_to_cpu(self) -> None:
+        """Moves the kept samples to the CPU, which waits for the device."""
+        for key, row in self.rows.items():
+            self.rows[key] = tuple(tensor.cpu() for tensor in row)
 
     def merged(self, other: InputSample) -> InputSample:
         """The samples that would have been kept of both data sets together."""

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trtcompile.ptq.late_reading import LateReading
+
 
 class Observer(Protocol):
     """Is shown the values of a tensor, batch by batch."""
@@ -27,12 +29,18 @@ class Observer(Protocol):
         """
 
 
-def find_nonfinite(observers: Sequence[Observer]) -> int | None:
-    """The index of the first observer that was shown NaN or infinity, or None.
+class FiniteCheck:
+    """Whether observers were shown NaN or infinity until now, to be read later.
 
-    Waits for the device once. The observers must be on one device.
+    Args:
+        observers: on one device.
     """
-    if not observers:
-        return None
-    finite: list[bool] = torch.stack([observer.finite for observer in observers]).tolist()
-    return None if all(finite) else finite.index(False)
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        finite = [observer.finite for observer in observers]
+        self._finite = LateReading(torch.stack(finite)) if finite else None
+
+    def first_bad(self) -> int | None:
+        """The index of the first observer that was, or None; waits for what was shown until the check was made."""
+        flags: list[bool] = [] if self._finite is None else self._finite.tolist()
+        return None if all(flags) else flags.index(False)

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from trtcompile.errors import CalibrationError
 from trtcompile.inputs import Input
-from trtcompile.ptq.collect import Statistics, collect
+from trtcompile.ptq.channel_maxima import ChannelMaxima
+from trtcompile.ptq.collect import Statistics, collect, show
 from trtcompile.ptq.graph_copy import copied_to
 from trtcompile.ptq.histogram import AbsHistogram
 from trtcompile.ptq.request import CalibrationRequest
@@ -176,6 +177,17 @@ def test_nonfinite_values_name_the_tensor_and_the_batch(bad: float) -> None:
     batches[2][1, 0, 5, 5] = bad
     with pytest.raises(CalibrationError, match=r"Tensor 'x', batch 2 .*NaN or infinity"):
         collect(make_request(SmallNet()), batches, device=CPU)
+
+
+@pytest.mark.parametrize("bad_batch", [0, 1, 2])
+def test_what_is_found_late_names_its_batch(bad_batch: int) -> None:
+    """Channel maxima do not look at once; a batch is checked when the next one was run."""
+    batches = [torch.ones(2, 3) for _ in range(3)]
+    batches[bad_batch][1, 2] = math.inf
+    request = make_request(Passthrough(), [Input((2, 3))])
+    observers = {node: ChannelMaxima(CPU) for node in request.nodes.values()}
+    with pytest.raises(CalibrationError, match=rf"Tensor 'x', batch {bad_batch} .*NaN or infinity"):
+        show(request, batches, observers, device=CPU)
 
 
 def test_nonfinite_values_that_the_model_makes() -> None:

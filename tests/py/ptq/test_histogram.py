@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.histogram import BINS, MIN_EXPONENT, AbsHistogram
-from trtcompile.ptq.observer import find_nonfinite
+from trtcompile.ptq.observer import FiniteCheck
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -224,9 +224,9 @@ def test_bin_width_times_bins_is_the_range() -> None:
     assert repr(histogram) == "AbsHistogram(total=1, amax=5, range=2**3)"
 
 
-def test_find_nonfinite_finds_none_on_the_cpu() -> None:
-    assert find_nonfinite([]) is None
-    assert find_nonfinite([AbsHistogram(), histogram_of(torch.ones(2))]) is None
+def test_finite_checks_find_none_on_the_cpu() -> None:
+    assert FiniteCheck([]).first_bad() is None
+    assert FiniteCheck([AbsHistogram(), histogram_of(torch.ones(2))]).first_bad() is None
 
 
 @pytest.mark.gpu
@@ -273,6 +273,6 @@ class TestOnCuda:
         good, bad = AbsHistogram("cuda:0"), AbsHistogram("cuda:0")
         good.update(torch.ones(3).cuda())
         bad.update(torch.tensor([1.0, math.nan]).cuda())
-        assert find_nonfinite([good, bad, bad]) == 1
+        assert FiniteCheck([good, bad, bad]).first_bad() == 1
         with pytest.raises(CalibrationError, match="NaN or infinity"):
             bad.counts  # noqa: B018

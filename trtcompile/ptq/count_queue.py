@@ -1,0 +1,88 @@
+"""``CountQueue``: keeps tensors on a CUDA device until there are enough to count together."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from trtcompile.ptq.histogram import AbsHistogram, count_together, flat_values
+
+# Small tensors take as long to launch as to count; large ones fill the device by themselves.
+_MOST_BYTES = 1 << 28
+_MOST_TENSORS = 256
+
+
+class CountQueue:
+    """Tensors that wait to be counted. They must not change until then.
+
+    ``observer_of`` gives what takes a histogram's place while values are shown; ``flush`` counts
+    what is left.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[QueuedHistogram, Tensor] = {}
+        self._bytes = 0
+
+    def observer_of(self, histogram: AbsHistogram) -> QueuedHistogram:
+        """An observer whose values end up in a histogram."""
+        return QueuedHistogram(self, histogram)
+
+    def add(self, observer: QueuedHistogram, values: Tensor) -> None:
+        """Takes a tensor of a histogram's device.
+
+        Raises:
+            CalibrationError: the tensor is complex.
+        """
+        flat = flat_values(values)
+        if flat.numel() == 0:
+            return
+        if observer in self._waiting:  # the kernels take each histogram once
+            self.flush()
+        self._waiting[observer] = flat
+        self._bytes += flat.nbytes
+        if self._bytes >= _MOST_BYTES or len(self._waiting) >= _MOST_TENSORS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Counts what waits; does not wait for the device."""
+        if self._waiting:
+            count_together([(seen.histogram, flat) for seen, flat in self._waiting.items()])
+        self._waiting.clear()
+        self._bytes = 0
+
+
+class QueuedHistogram:
+    """Observes a tensor, and counts its values when the queue is counted.
+
+    Attributes:
+        histogram: the counts, complete after ``flush``.
+    """
+
+    def __init__(self, queue: CountQueue, histogram: AbsHistogram) -> None:
+        self._queue = queue
+        self.histogram = histogram
+
+    def update(self, values: Tensor) -> None:
+        """Takes a tensor of any shape, strides, and real dtype.
+
+        Raises:
+            CalibrationError: the tensor is complex.
+        """
+        if values.device == self.histogram.device:
+            self._queue.add(self, values)
+        else:
+            self.histogram.update(values)
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether no NaN or infinity was seen: a bool scalar on the device, known without waiting for it."""
+        self._queue.flush()
+        return self.histogram.finite
+
+    def check_finite(self) -> None:
+        """Waits for the device and raises if NaN or infinity was seen.
+
+        Raises:
+            CalibrationError: NaN or infinity was seen.
+        """
+        self._queue.flush()
+        self.histogram.check_finite()
