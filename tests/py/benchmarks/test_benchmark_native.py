@@ -335,7 +335,8 @@ def on_the_cpu(resnet: Pairing, monkeypatch: pytest.MonkeyPatch) -> list[dict[st
                 return lowered(batch)
 
         compiled = Compiled()
-        compiled.lowered, compiled.report = lowered, report  # type: ignore[attr-defined]
+        compiled.lowered = compiled.network_graph = lowered  # type: ignore[attr-defined]
+        compiled.report = report  # type: ignore[attr-defined]
         return compiled
 
     def build_stub(file: bytes, **options: Any) -> RouteBuild:

@@ -104,7 +104,7 @@ def _rounding(values: Sequence[Any]) -> float:
     finite = [
         t[t.isfinite()].abs()
         for t in values
-        if isinstance(t, torch.Tensor) and t.dtype == torch.float32
+        if isinstance(t, torch.Tensor) and t.dtype == torch.float32 and t.layout == torch.strided
     ]
     return 2e-7 * max((t.max().item() for t in finite if t.numel()), default=0.0)
 
