@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from trtcompile.compiler import (
     Simulation,
     compile,  # noqa: A004 (the public name, as in torch.compile)
-    simulate,
+    simulate_borrowing,
 )
 from trtcompile.engine import check_buildable
 from trtcompile.errors import CalibrationError, SettingsError
@@ -92,11 +92,12 @@ def compile_within_budget(
             device=settings.device.torch_device if torch.cuda.is_available() else None,
         )
 
-    chosen, simulation = settings, simulate(model, inputs, kwarg_inputs=kwarg_inputs, spec=settings)
+    chosen = settings
+    simulation = simulate_borrowing(model, inputs, kwarg_inputs, settings)
     search = found = searched(simulation)
     while found.excluded:
         chosen = _without(settings, search.excluded)
-        simulation = simulate(model, inputs, kwarg_inputs=kwarg_inputs, spec=chosen)
+        simulation = simulate_borrowing(model, inputs, kwarg_inputs, chosen)
         if not QuantizedLayers(simulation.lowered).layers:  # nothing is left that costs anything
             search = dataclasses.replace(search, metric=search.metric_reference, drop=0.0)
             break

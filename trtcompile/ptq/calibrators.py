@@ -65,7 +65,7 @@ class DataLoaderCalibrator(Calibrator):
     """Runs the model over a DataLoader and chooses scales from the activations it sees.
 
     One calibrator may serve several compilations: the loader is iterated afresh for each. Until the
-    next one it keeps the last model's weights, which the compiled module shares, and 16 samples.
+    next one it keeps the last model's weights, which are shared with the model, and 16 samples.
 
     Args:
         dataloader: a ``torch.utils.data.DataLoader``, or anything else that can be iterated several
@@ -198,7 +198,8 @@ class DataLoaderCalibrator(Calibrator):
 
         Raises:
             SettingsError: the algorithm has no such options.
-            CalibrationError: no data was run yet, or AUTO_CALIBRATION cannot run the model.
+            CalibrationError: no data was run yet, or AUTO_CALIBRATION cannot run the model, such as
+                when its weights have changed since.
         """
         if algo is None and algo_options is None:
             algo_options = self.algo_options
@@ -314,12 +315,18 @@ class _Tensors:
         """The graph, to simulate with.
 
         Raises:
-            CalibrationError: the calibrator was pickled, which leaves the graph behind.
+            CalibrationError: the calibrator was pickled, which leaves the graph behind; or the model's weights, which
+                the graph shares, have changed.
         """
         if self._simulation is None:
             raise CalibrationError(
                 "AUTO_CALIBRATION simulates the model, but this calibrator was pickled, which "
                 "leaves the model behind. Compile with it first."
+            )
+        if self._simulation.is_stale:
+            raise CalibrationError(
+                "AUTO_CALIBRATION simulates the model, but weights of it have changed since this "
+                "calibrator ran its data. Compile it again."
             )
         return self._simulation
 
