@@ -61,6 +61,19 @@ class Calibrator(abc.ABC):
         )
 
 
+def channel_maxima_of(
+    calibrator: Calibrator, request: CalibrationRequest
+) -> Mapping[str, torch.Tensor]:
+    """``channel_maxima`` of a calibrator, or of an object that only has the method that all need.
+
+    Raises:
+        CalibrationError: the calibrator has no data to measure them on.
+    """
+    if not isinstance(calibrator, Calibrator):
+        return Calibrator.channel_maxima(calibrator, request)
+    return calibrator.channel_maxima(request)
+
+
 class DataLoaderCalibrator(Calibrator):
     """Runs the model over a DataLoader and chooses scales from the activations it sees.
 
