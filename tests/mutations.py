@@ -268,9 +268,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="insert: a channel of zeros gets a scale of zero",
         file="trtcompile/ptq/insert.py",
-        old="return torch.where(amax > 0, amax, torch.ones_like(amax)) / largest",
+        old="scales = torch.where(amax > 0, amax, torch.ones_like(amax)) / largest",
         new="return amax / largest",
         tests=("tests/py/ptq/test_insert.py::test_a_channel_of_zeros_stays_zero",),
+    ),
+    Mutation(
+        name="insert: scales of weights may be subnormal",
+        file="trtcompile/ptq/insert.py",
+        old="return scales.clamp(min=MIN_SCALE)",
+        new="return scales",
+        tests=("tests/py/ptq/test_insert.py::test_a_channel_of_subnormal_numbers_is_no_nan",),
     ),
     Mutation(
         name="fingerprint: weights not hashed",

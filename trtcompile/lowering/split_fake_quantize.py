@@ -13,7 +13,8 @@ from torch.fx import GraphModule, Node
 
 from trtcompile import float8
 from trtcompile.lowering.constants import add_constant, constant_of
-from trtcompile.node_info import copy_origin, operator_name
+from trtcompile.lowering.qdq_pair import insert_pair
+from trtcompile.node_info import operator_name
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
@@ -155,23 +156,18 @@ def _insert_pair(
 ) -> Node:
     source = node.args[0]
     assert isinstance(source, Node)
-    value = source.meta["val"]
     along = () if axis is None else (axis,)
     if high == float8.E4M3_MAX:
         dtype, ranges = float8.E4M3, (scale, *along)
-        quantize, dequantize = _FP8_PAIRS[axis is not None]
+        operators = _FP8_PAIRS[axis is not None]
     else:
         dtype = torch.int8 if low < 0 else torch.uint8
         ranges = (scale, zero_point, *along, low, high, dtype)
-        quantize, dequantize = _INTEGER_PAIRS[axis is not None]
-    with node.graph.inserting_before(node):
-        quantized = node.graph.call_function(quantize, (source, *ranges))
-        result = node.graph.call_function(
-            dequantize, (quantized, *ranges), {"out_dtype": value.dtype}
-        )
-    copy_origin(node, quantized, value.to(dtype))
-    copy_origin(node, result, value)
-    return result
+        operators = _INTEGER_PAIRS[axis is not None]
+    out_dtype = source.meta["val"].dtype
+    return insert_pair(
+        source, operators, ranges, dtype, before=node, origin=node, out_dtype=out_dtype
+    )
 
 
 #: Forms whose ranges are tensors, and those that take numbers.
