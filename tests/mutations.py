@@ -280,6 +280,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/ptq/test_insert.py::test_a_channel_of_subnormal_numbers_is_no_nan",),
     ),
     Mutation(
+        name="graph copy: branches create their tensors where they did",
+        file="trtcompile/ptq/graph_copy.py",
+        old="        set_device(moved, device)\n",
+        new="",
+        tests=("tests/py/ptq/test_graph_copy.py::test_an_interpreter_gets_such_branches",),
+    ),
+    Mutation(
+        name="simulate: the simulation follows the model's weights",
+        file="trtcompile/compiler.py",
+        old="    own_constants(captured, captured.graph_module)\n",
+        new="",
+        tests=("tests/py/test_simulate.py::test_a_simulation_keeps_the_weights_it_was_made_of",),
+    ),
+    Mutation(
+        name="accuracy budget: the model is smoothed again after the search",
+        file="trtcompile/accuracy_budget.py",
+        old="        return self._maxima\n",
+        new="        return {name: 2 * largest for name, largest in self._maxima.items()}\n",
+        tests=(
+            "tests/py/test_accuracy_budget.py::test_a_smoothed_model_is_compiled_as_it_was_measured",
+        ),
+    ),
+    Mutation(
         name="fingerprint: weights not hashed",
         file="trtcompile/ptq/fingerprint.py",
         old="digest.update(raw.numpy().data)",

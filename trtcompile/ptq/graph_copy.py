@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from trtcompile.lowering.retarget import set_device
 
 _Nodes = dict[fx.Node, fx.Node]
 
@@ -30,8 +33,7 @@ def copied_to(graph_module: fx.GraphModule, device: torch.device) -> tuple[fx.Gr
         if node.op in ("get_attr", "call_module") and node.target not in moved:
             moved.add(node.target)
             _move(copied, str(node.target), device)
-        elif node.op == "call_function" and node.kwargs.get("device") is not None:
-            node.kwargs = {**node.kwargs, "device": device}
+    set_device(copied, device)  # of branches as well: by now they are copies
     copied.recompile()
     return copied, nodes
 
@@ -40,13 +42,29 @@ def _move(graph_module: fx.GraphModule, target: str, device: torch.device) -> No
     path, _, name = target.rpartition(".")
     owner = graph_module.get_submodule(path)
     value = getattr(owner, name)
-    if isinstance(value, Tensor) and value.device != device:
+    moved = on_device(value, device)
+    if moved is value:
+        return
+    if isinstance(value, Tensor):
         delattr(owner, name)
-        owner.register_buffer(name, value.detach().to(device))
-    elif isinstance(value, torch.nn.Module) and _elsewhere(value, device):
-        setattr(owner, name, copy.deepcopy(value).to(device))
+        owner.register_buffer(name, moved)
+    else:
+        setattr(owner, name, moved)
 
 
-def _elsewhere(module: torch.nn.Module, device: torch.device) -> bool:
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return any(tensor.device != device for tensor in tensors)
+def on_device(value: Any, device: torch.device) -> Any:
+    """A weight or submodule itself if it is on the device, and otherwise a copy there.
+
+    A graph, such as a branch of ``torch.cond``, is always copied, to create its tensors on the device.
+    """
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.detach().to(device)
+    if isinstance(value, fx.GraphModule):
+        moved = copy.deepcopy(value).to(device)
+        set_device(moved, device)
+        return moved
+    if isinstance(value, torch.nn.Module):
+        tensors = itertools.chain(value.parameters(), value.buffers())
+        if any(tensor.device != device for tensor in tensors):
+            return copy.deepcopy(value).to(device)
+    return value
