@@ -768,6 +768,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/ptq/test_smooth_quant.py::test_factors_are_those_of_the_formula",),
     ),
     Mutation(
+        name="movement: a permutation may take the channels elsewhere",
+        file="trtcompile/ptq/movement.py",
+        old="return bool(given[0][-1] % (last + 1) == last)",
+        new="return True",
+        tests=("tests/py/ptq/test_movement.py::test_the_last_axis",),
+    ),
+    Mutation(
+        name="smooth quant: linear layers behind movements are not measured",
+        file="trtcompile/ptq/smooth_quant.py",
+        old="                readers[user] = moved\n",
+        new="                readers[user] = value\n",
+        tests=("tests/py/ptq/test_smooth_quant.py::test_linear_layers_behind_movements",),
+    ),
+    Mutation(
         name="auto calibration: the worst range",
         file="trtcompile/ptq/auto.py",
         old="amax[row.index(min(row))]",
