@@ -21,7 +21,7 @@ from trtcompile.ptq.analysis import BudgetSearch, within_budget
 from trtcompile.ptq.analysis.budget import check_search
 from trtcompile.ptq.analysis.layers import QuantizedLayers
 from trtcompile.ptq.analysis.scores import Metric
-from trtcompile.ptq.calibrators import Calibrator, channel_maxima_of
+from trtcompile.ptq.calibrators import Calibrator, channel_maxima_of, table_of
 from trtcompile.ptq.native import as_calibrator
 from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.ptq.table import CalibrationTable
@@ -151,7 +151,7 @@ class _Recording(Calibrator):
 
     def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
         """The calibrator's scales."""
-        self.table = as_calibrator(self._calibrator).calibrate(request)
+        self.table = table_of(as_calibrator(self._calibrator), request)
         return self.table
 
     def channel_maxima(self, request: CalibrationRequest) -> Mapping[str, torch.Tensor]:

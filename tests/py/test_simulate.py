@@ -83,3 +83,19 @@ def test_a_calibrator_does_not_simulate_weights_that_have_changed() -> None:
     assert used.table(CalibrationAlgo.MINMAX_CALIBRATION)  # of histograms alone
     with pytest.raises(CalibrationError, match=r"weights .* have changed .* Compile it again"):
         used.table(auto)
+
+
+@pytest.mark.parametrize("given", [None, {"input_0": 0.1, "flatten": 0.1}, [0.1]])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_a_calibrator_of_the_users_own_that_gives_no_table(
+    given: object, dtype: torch.dtype
+) -> None:
+    class Own:
+        def calibrate(self, request: object) -> object:
+            return given
+
+    said = rf"Own.calibrate gave a {type(given).__name__}, not a CalibrationTable. Let it return"
+    with pytest.raises(CalibrationError, match=said):
+        trtcompile.simulate(
+            net(), [SHAPE], enabled_precisions={dtype}, calibrator=Own(), device=build_device()
+        )

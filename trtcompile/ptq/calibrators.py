@@ -61,17 +61,41 @@ class Calibrator(abc.ABC):
         )
 
 
+def table_of(calibrator: Calibrator, request: CalibrationRequest) -> CalibrationTable:
+    """What a calibrator's ``calibrate`` gives, which may be code of the user's.
+
+    Raises:
+        CalibrationError: it is no calibration table, or the calibrator has no usable scales.
+    """
+    table = calibrator.calibrate(request)
+    if not isinstance(table, CalibrationTable):
+        raise CalibrationError(
+            f"{type(calibrator).__name__}.calibrate gave a {type(table).__name__}, not a CalibrationTable. Let it "
+            "return trtcompile.ptq.CalibrationTable(scales, algo=...)."
+        )
+    return table
+
+
 def channel_maxima_of(
     calibrator: Calibrator, request: CalibrationRequest
 ) -> Mapping[str, torch.Tensor]:
     """``channel_maxima`` of a calibrator, or of an object that only has the method that all need.
 
     Raises:
-        CalibrationError: the calibrator has no data to measure them on.
+        CalibrationError: the calibrator has no data to measure them on, or gives something else.
     """
     if not isinstance(calibrator, Calibrator):
         return Calibrator.channel_maxima(calibrator, request)
-    return calibrator.channel_maxima(request)
+    maxima = calibrator.channel_maxima(request)
+    for name, node in request.nodes.items():
+        channels = node.meta["val"].shape[-1]
+        largest = maxima.get(name) if isinstance(maxima, Mapping) else None
+        if not isinstance(largest, torch.Tensor) or largest.shape != (channels,):
+            raise CalibrationError(
+                f"{type(calibrator).__name__} gave no maxima of shape [{channels}] for {name!r}. Let "
+                "channel_maxima(request) return a tensor for each name of the request."
+            )
+    return maxima
 
 
 class DataLoaderCalibrator(Calibrator):

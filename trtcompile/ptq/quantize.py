@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from trtcompile.errors import CalibrationWarning, SettingsError
 from trtcompile.node_info import layer_name
 from trtcompile.products import PRODUCTS
-from trtcompile.ptq.calibrators import channel_maxima_of
+from trtcompile.ptq.calibrators import channel_maxima_of, table_of
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
@@ -92,7 +92,7 @@ def quantize(
     if not placement.readers:
         return Quantization(None, placement)
     request = _request(graph_module, placement.groups, arguments, device, _readers(placement))
-    table = served.calibrate(request)
+    table = table_of(served, request)
     _warn_of_algorithm(table, number_format)
     insert_qdq(graph_module, placement, table, number_format)
     return Quantization(table, placement)

@@ -71,6 +71,7 @@ def smooth(
             read = [maxima[layer_name(value)] for value in norm.readers.values()]
             factors = smoothing_factors(torch.stack(read).amax(dim=0), weights, alpha)
             _apply(graph_module, norm, factors)
+        graph_module.graph.eliminate_dead_code()  # the constants that were replaced
         graph_module.graph.lint()
         graph_module.recompile()
         drop_unused_constants(graph_module)

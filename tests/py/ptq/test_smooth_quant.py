@@ -245,8 +245,9 @@ def has_weight(graph_module: torch.fx.GraphModule, name: str, weight: Tensor) ->
 
 def test_constants_that_were_replaced_are_freed() -> None:
     graph_module = prepared(Block(), 0.5)[0]
-    used = {node.target for node in graph_module.graph.nodes if node.op == "get_attr"}
-    assert used == {name for name, _ in graph_module.named_buffers()}
+    read = {n.target for n in graph_module.graph.nodes if n.op == "get_attr" and n.users}
+    assert read == {name for name, _ in graph_module.named_buffers()}
+    assert any("smoothed" in str(name) for name in read)
 
 
 class Turned(nn.Module):
@@ -378,6 +379,20 @@ class TestOption:
     def test_without_int8_it_has_no_effect(self) -> None:
         with pytest.raises(SettingsError, match=r"has no torch\.int8, so it would have no effect"):
             CompileSpec(smooth_quant=0.5)
+
+    @pytest.mark.parametrize(
+        "maxima",
+        [{}, {"getitem": torch.ones(3)}, {"getitem": [1.0] * WIDTH}, None],
+        ids=["missing", "other size", "no tensor", "no mapping"],
+    )
+    def test_a_calibrator_of_the_users_own_that_gives_other_maxima(self, maxima: Any) -> None:
+        class Own(DataLoaderCalibrator):
+            def channel_maxima(self, request: Any) -> Any:
+                return maxima
+
+        said = r"Own gave no maxima of shape \[16\] for 'getitem'. Let channel_maxima\(request\)"
+        with pytest.raises(CalibrationError, match=said):
+            prepared(Block(), 0.5, Own(batches()))
 
     def test_a_dry_run_needs_no_data(self) -> None:
         report = trtcompile.dry_run(
