@@ -1,14 +1,31 @@
-"""One Q/DQ pair: the two nodes, their metadata, and their names."""
+"""One Q/DQ pair: its operators, and the two nodes with their metadata and names."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+
+# Registers the quantized_decomposed operators.
+import torch.ao.quantization.fx._decomposed
 from torch._subclasses import FakeTensor
 from torch.fx import Node
 
+from trtcompile import float8
 from trtcompile.node_info import TENSOR_NAME, copy_origin
+
+qd = torch.ops.quantized_decomposed
+
+#: What quantizes to integers, and what dequantizes, by whether there is a scale for each channel.
+INTEGER_PAIRS = {
+    False: (qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default),
+    True: (qd.quantize_per_channel.default, qd.dequantize_per_channel.default),
+}
+#: The same for FP8.
+FP8_PAIRS = {
+    False: (float8.quantize_fp8, float8.dequantize_fp8),
+    True: (float8.quantize_fp8_per_channel, float8.dequantize_fp8_per_channel),
+}
 
 
 def insert_pair(

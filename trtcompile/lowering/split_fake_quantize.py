@@ -6,14 +6,11 @@ import operator
 from typing import Any
 
 import torch
-
-# Registers the quantized_decomposed operators.
-import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
 from trtcompile import float8
 from trtcompile.lowering.constants import add_constant, constant_of
-from trtcompile.lowering.qdq_pair import insert_pair
+from trtcompile.lowering.qdq_pair import FP8_PAIRS, INTEGER_PAIRS, insert_pair
 from trtcompile.node_info import operator_name
 from trtcompile.settings import CompileSpec
 
@@ -36,15 +33,6 @@ _PER_CHANNEL = frozenset(
 )
 #: ModelOpt's operator, by name: its namespace is there only while ModelOpt is imported.
 _MODELOPT = "tensorrt.quantize_op.default"
-#: Quantize and dequantize, by whether there is a scale for each channel.
-_INTEGER_PAIRS = {
-    False: (qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default),
-    True: (qd.quantize_per_channel.default, qd.dequantize_per_channel.default),
-}
-_FP8_PAIRS = {
-    False: (float8.quantize_fp8, float8.dequantize_fp8),
-    True: (float8.quantize_fp8_per_channel, float8.dequantize_fp8_per_channel),
-}
 
 
 def split_fake_quantize(graph_module: GraphModule, spec: CompileSpec) -> int:
@@ -159,11 +147,11 @@ def _insert_pair(
     along = () if axis is None else (axis,)
     if high == float8.E4M3_MAX:
         dtype, ranges = float8.E4M3, (scale, *along)
-        operators = _FP8_PAIRS[axis is not None]
+        operators = FP8_PAIRS[axis is not None]
     else:
         dtype = torch.int8 if low < 0 else torch.uint8
         ranges = (scale, zero_point, *along, low, high, dtype)
-        operators = _INTEGER_PAIRS[axis is not None]
+        operators = INTEGER_PAIRS[axis is not None]
     out_dtype = source.meta["val"].dtype
     return insert_pair(
         source, operators, ranges, dtype, before=node, origin=node, out_dtype=out_dtype
