@@ -10,13 +10,12 @@ from typing import Any
 import torch
 
 from trtcompile.errors import CalibrationError, SettingsError
-from trtcompile.ptq.analysis.arguments import check_bool, check_max_batches, device_of
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
 from trtcompile.ptq.analysis.layers import quantized_layers
 from trtcompile.ptq.analysis.scores import Metric, check_metric
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
-from trtcompile.ptq.calibrators import check_dataloader
+from trtcompile.ptq.arguments import check_bool, check_dataloader, check_max_batches, device_of
 
 
 @dataclass(frozen=True)
