@@ -268,9 +268,39 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="insert: a channel of zeros gets a scale of zero",
         file="trtcompile/ptq/insert.py",
-        old="return torch.where(amax > 0, amax, torch.ones_like(amax)) / largest",
+        old="scales = torch.where(amax > 0, amax, torch.ones_like(amax)) / largest",
         new="return amax / largest",
         tests=("tests/py/ptq/test_insert.py::test_a_channel_of_zeros_stays_zero",),
+    ),
+    Mutation(
+        name="insert: scales of weights may be subnormal",
+        file="trtcompile/ptq/insert.py",
+        old="return scales.clamp(min=MIN_SCALE)",
+        new="return scales",
+        tests=("tests/py/ptq/test_insert.py::test_a_channel_of_subnormal_numbers_is_no_nan",),
+    ),
+    Mutation(
+        name="graph copy: branches create their tensors where they did",
+        file="trtcompile/ptq/graph_copy.py",
+        old="        set_device(moved, device)\n",
+        new="",
+        tests=("tests/py/ptq/test_graph_copy.py::test_an_interpreter_gets_such_branches",),
+    ),
+    Mutation(
+        name="simulate: the simulation follows the model's weights",
+        file="trtcompile/compiler.py",
+        old="    own_constants(captured, captured.graph_module)\n",
+        new="",
+        tests=("tests/py/test_simulate.py::test_a_simulation_keeps_the_weights_it_was_made_of",),
+    ),
+    Mutation(
+        name="accuracy budget: the model is smoothed again after the search",
+        file="trtcompile/accuracy_budget.py",
+        old="        return self._maxima\n",
+        new="        return {name: 2 * largest for name, largest in self._maxima.items()}\n",
+        tests=(
+            "tests/py/test_accuracy_budget.py::test_a_smoothed_model_is_compiled_as_it_was_measured",
+        ),
     ),
     Mutation(
         name="fingerprint: weights not hashed",
@@ -736,6 +766,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         old="exponents = alpha * torch.log2(x) - (1 - alpha) * torch.log2(w)",
         new="exponents = (1 - alpha) * torch.log2(x) - alpha * torch.log2(w)",
         tests=("tests/py/ptq/test_smooth_quant.py::test_factors_are_those_of_the_formula",),
+    ),
+    Mutation(
+        name="movement: a permutation may take the channels elsewhere",
+        file="trtcompile/ptq/movement.py",
+        old="return bool(given[0][-1] % (last + 1) == last)",
+        new="return True",
+        tests=("tests/py/ptq/test_movement.py::test_the_last_axis",),
+    ),
+    Mutation(
+        name="smooth quant: linear layers behind movements are not measured",
+        file="trtcompile/ptq/smooth_quant.py",
+        old="                readers[user] = moved\n",
+        new="                readers[user] = value\n",
+        tests=("tests/py/ptq/test_smooth_quant.py::test_linear_layers_behind_movements",),
     ),
     Mutation(
         name="auto calibration: the worst range",

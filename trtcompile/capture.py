@@ -218,7 +218,7 @@ def own_constants(captured: CapturedGraph, *graph_modules: GraphModule) -> None:
     """
     copies: dict[tuple[Any, ...], torch.Tensor] = {}
     for graph_module in graph_modules:
-        for name, value in list(graph_module.named_buffers(recurse=False)):
+        for name, value in list(graph_module.named_buffers(recurse=False, remove_duplicate=False)):
             if _address(value) in captured.borrowed:
                 view = (
                     _address(value),

@@ -174,10 +174,34 @@ def simulate(
         CalibrationError: the calibration data or table cannot be used.
     """
     settings = CompileSpec.from_options(options, spec=spec)
-    with kept_random_state():
-        captured, _ = _capture(model, inputs, kwarg_inputs, settings)
-        _, quantization = prepare(captured, settings)
+    captured, quantization = _prepared(model, inputs, kwarg_inputs, settings)
     own_constants(captured, captured.graph_module)
+    return _simulated(captured, quantization)
+
+
+def simulate_borrowing(
+    model: nn.Module | ExportedProgram,
+    inputs: Sequence[Any],
+    kwarg_inputs: Mapping[str, Any] | None,
+    spec: CompileSpec,
+) -> Simulation:
+    """The same, sharing the model's memory: for as long as the model does not change."""
+    return _simulated(*_prepared(model, inputs, kwarg_inputs, spec))
+
+
+def _prepared(
+    model: nn.Module | ExportedProgram,
+    inputs: Sequence[Any],
+    kwarg_inputs: Mapping[str, Any] | None,
+    spec: CompileSpec,
+) -> tuple[CapturedGraph, Quantization]:
+    with kept_random_state():
+        captured, _ = _capture(model, inputs, kwarg_inputs, spec)
+        _, quantization = prepare(captured, spec)
+    return captured, quantization
+
+
+def _simulated(captured: CapturedGraph, quantization: Quantization) -> Simulation:
     lowered = simulation_of(captured.graph_module, captured.out_spec)
     return Simulation(lowered, captured.arguments, quantization.table)
 

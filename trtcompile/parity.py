@@ -19,6 +19,7 @@ from trtcompile.inputs import Input
 from trtcompile.node_info import layer_name
 from trtcompile.ptq.analysis.layers import QuantizedLayers, tensor_of
 from trtcompile.ptq.analysis.noise import NoiseRatio
+from trtcompile.ptq.arguments import check_max_batches, device_of
 from trtcompile.ptq.batches import fit_batches
 from trtcompile.ptq.collect import samples_of
 from trtcompile.ptq.interpreter import DeviceInterpreter
@@ -59,10 +60,12 @@ def layer_parity(
 
     Raises:
         EngineLoadError: engines cannot run on this machine.
-        SettingsError: a name is that of no floating-point tensor.
+        SettingsError: a name is that of no floating-point tensor; or an argument has the wrong type or value.
         CalibrationError: the data has no samples, or they do not fit.
         AttributeError: ``compiled`` has no lowered graph.
     """
+    check_max_batches(max_batches)
+    where = device_of(device)
     lowered = compiled.lowered
     if compiled.runnable is not None:
         raise EngineLoadError(
@@ -70,14 +73,12 @@ def layer_parity(
         )
     marked = _chosen(lowered, tensors)
     engine = with_outputs(compiled, list(_chosen(compiled.network_graph, tensors).values()))
-    simulation = DeviceInterpreter(
-        _graph_with_outputs(lowered, list(marked.values())), torch.device(device)
-    )
+    simulation = DeviceInterpreter(_graph_with_outputs(lowered, list(marked.values())), where)
     noises = {name: NoiseRatio() for name in marked}
     samples = 0
     with kept_random_state():
         batches = itertools.islice(loader, max_batches)
-        for batch in fit_batches(batches, compiled.arguments, torch.device(device)):
+        for batch in fit_batches(batches, compiled.arguments, where):
             with torch.no_grad():
                 expected = simulation.run(*batch.tensors)
             actual = engine(*_arguments(compiled, batch.tensors))

@@ -176,9 +176,9 @@ class CompileSpec:
         smooth_quant: alpha of SmoothQuant, from 0 to 1, such as 0.5: moves outliers behind the norms of a transformer
             into the weights of the linear layers that read them, as ``trtcompile.ptq.smooth_quant`` describes. Runs the
             calibrator's data once more. The calibration table is for the smoothed model. None leaves it out.
-        weight_only: ``"int8"`` or ``"int4"`` keeps the weights of linear layers (and, in INT8, of convolutions) in that
-            type; products stay in floating point. Makes engines smaller, needs no calibrator. None quantizes no weights
-            of its own.
+        weight_only: ``"int8"`` or ``"int4"`` keeps the weights of linear layers (and, in INT8, of convolutions and
+            other products with a constant) in that type; products stay in floating point. Makes engines smaller, needs
+            no calibrator. None quantizes no weights of its own.
         device: a ``Device`` or anything that ``Device.from_any`` reads.
         min_block_size: when a model does not fit into one engine, engines with fewer operators than this
             are run by PyTorch instead.
@@ -299,15 +299,6 @@ class CompileSpec:
                 "torch.int8 to enabled_precisions, and a calibrator, or drop smooth_quant."
             )
 
-    @property
-    def placement_options(self) -> tuple[str, ...]:
-        """The options about where Q/DQ go that are not at their defaults."""
-        return tuple(
-            field.name
-            for field in dataclasses.fields(self)
-            if field.name.startswith("int8_") and getattr(self, field.name) != field.default
-        )
-
     def _check_weight_only(self) -> None:
         if self.weight_only is None:
             return
@@ -320,6 +311,15 @@ class CompileSpec:
                 f"weight_only is {self.weight_only!r}, but enabled_precisions has {self.quantized_dtype}, whose "
                 "products have weights of that type. Drop one of the two."
             )
+
+    @property
+    def placement_options(self) -> tuple[str, ...]:
+        """The options about where Q/DQ go that are not at their defaults."""
+        return tuple(
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name.startswith("int8_") and getattr(self, field.name) != field.default
+        )
 
     @property
     def quantized_dtype(self) -> torch.dtype | None:

@@ -141,3 +141,45 @@ def test_the_scales_are_found_once_for_each_placement(model: nn.Module) -> None:
     calibrator = Counting()
     within(model, 10.0, calibrator=calibrator)
     assert len(calibrator.calls) == 1  # for the search, and not again for the compilation
+
+
+class Normalized(nn.Module):
+    """A norm with channels as large as those that SmoothQuant is for, and what reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.norm(x))
+
+
+def test_a_smoothed_model_is_compiled_as_it_was_measured() -> None:
+    class Growing:
+        """Each pass has larger values in one channel, from which other factors would follow."""
+
+        passes = 0
+
+        def __iter__(self) -> Any:
+            self.passes += 1
+            large = torch.ones(8)
+            large[3] = 8.0**self.passes
+            yield images(8, 9).reshape(-1, 8)[:16] * large
+
+    model, loader = randomize(Normalized(), 5), Growing()
+    rows = [batch.reshape(-1, 8)[:16] for batch in DATA]
+    metric = negative_error(model)
+    compiled, search = trtcompile.compile_within_budget(
+        model,
+        [(16, 8)],
+        loader=rows,
+        metric=metric,
+        budget=1e9,
+        enabled_precisions={torch.int8},
+        calibrator=DataLoaderCalibrator(loader, progress=False),
+        smooth_quant=0.5,
+        device=build_device(),
+    )
+    assert loader.passes == 2  # for the factors, and for the scales
+    measured = sum(metric(compiled.lowered(batch), batch) for batch in rows) / len(rows)
+    assert measured == pytest.approx(search.metric, rel=1e-5)

@@ -145,30 +145,42 @@ def test_two_sources_of_scales() -> None:
     refused(Pt2e(), SettingsError, "with scales of its own. Drop the calibrator", **options)
 
 
+class Depthwise(nn.Module):
+    """A depthwise convolution whose result is quantized, or is not."""
+
+    def __init__(self, is_int8: bool) -> None:
+        super().__init__()
+        self.is_int8 = is_int8
+        self.weight = nn.Parameter(torch.randn(3, 1, 3, 3))
+        self.register_buffer("scales", torch.linspace(0.02, 0.04, 3))
+        self.register_buffer("zero_points", torch.zeros(3, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.fake_quantize_per_tensor_affine(x, 0.02, 0, -128, 127)
+        weight = torch.fake_quantize_per_channel_affine(
+            self.weight, self.scales, self.zero_points, 0, -127, 127
+        )
+        x = torch.relu(torch.conv2d(x, weight, groups=3))
+        return torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -128, 127) if self.is_int8 else x
+
+
 @pytest.mark.parametrize("is_int8", [True, False])
 def test_depthwise_weights_without_an_int8_kernel_are_dequantized(is_int8: bool) -> None:
     """They keep their quantized values: eager PyTorch, which ``check_op`` compares with, has those."""
-
-    class Depthwise(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(3, 1, 3, 3))
-            self.register_buffer("scales", torch.linspace(0.02, 0.04, 3))
-            self.register_buffer("zero_points", torch.zeros(3, dtype=torch.int32))
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = torch.fake_quantize_per_tensor_affine(x, 0.02, 0, -128, 127)
-            weight = torch.fake_quantize_per_channel_affine(
-                self.weight, self.scales, self.zero_points, 0, -127, 127
-            )
-            x = torch.relu(torch.conv2d(x, weight, groups=3))
-            return torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -128, 127) if is_int8 else x
-
-    network = check_op(Depthwise().eval(), IMAGE, enabled_precisions=INT8, rtol=1e-4, atol=1e-4)
+    network = check_op(
+        Depthwise(is_int8).eval(), IMAGE, enabled_precisions=INT8, rtol=1e-4, atol=1e-4
+    )
     layers = [
         network.definition.get_layer(i).type.name for i in range(network.definition.num_layers)
     ]
     assert layers.count("DEQUANTIZE") == (3 if is_int8 else 1)
+
+
+def test_weights_that_were_dequantized_are_freed() -> None:
+    options = {"enabled_precisions": INT8, "device": build_device()}
+    lowered = trtcompile.simulate(Depthwise(False).eval(), [IMAGE], **options).lowered
+    used = {node.target for node in lowered.graph.nodes if node.op == "get_attr"}
+    assert used == {name for name, _ in lowered.named_buffers()}
 
 
 def test_where_int8_is_the_model_says_itself() -> None:

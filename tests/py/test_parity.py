@@ -131,6 +131,15 @@ def test_batches_are_limited(compiled: TRTModule) -> None:
         layer_parity(compiled, [])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"max_batches": 0}, "max_batches is 0"), ({"device": "gpu"}, "device is 'gpu'")],
+)
+def test_arguments(compiled: TRTModule, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        layer_parity(compiled, [], **options)
+
+
 def test_names_that_are_none(compiled: TRTModule) -> None:
     with pytest.raises(SettingsError, match="tensors has conv, input_0, which"):
         layer_parity(compiled, samples(4), tensors=["conv", "convolution", "input_0"])

@@ -185,6 +185,54 @@ def test_what_is_left_as_it_is_and_why() -> None:
     assert "grouped transposed" in report.not_quantized["convolution"]
 
 
+class ConstantFactors(nn.Module):
+    """Weights with their output channels along the last axis, as GPT-2's, and one that is a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.bias = nn.Parameter(torch.empty(32, 24)), nn.Parameter(torch.empty(24))
+        self.down = nn.Parameter(torch.empty(24, 8))
+        self.score = nn.Parameter(torch.empty(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.addmm(self.bias, x, self.up) @ self.down
+        return x * F.linear(x, self.score).unsqueeze(1)
+
+
+def test_products_with_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each output channel, a column here, has a scale of its own."""
+    install_oracle(monkeypatch)
+    net, x = randomize(ConstantFactors(), 4), rows(32)
+    excluded = {"torch_executed_ops": {"aten.linear"}, "min_block_size": 1}
+    result = compiled(net, x, weight_only="int8", **excluded)
+    with torch.no_grad():
+        expected = randomize(ConstantFactors(), 4)
+        for weight in (expected.up, expected.down):
+            weight.copy_(kept(weight.T, 1 << 30, 127).T)
+    for actual in (result.lowered(x), result(x)):
+        torch.testing.assert_close(actual, expected(x), rtol=1e-4, atol=1e-5)
+    assert (result(x) - net(x)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "reasons"),
+    [
+        ("int8", {"linear": "a weight of shape [8] has no single output-channel axis"}),
+        (
+            "int4",
+            {
+                "addmm": "its weight [32, 24] is no matrix of [outputs, inputs], whose rows have INT4's blocks",
+                "matmul": "its weight [24, 8] is no matrix of [outputs, inputs], whose rows have INT4's blocks",
+                "linear": "its weight [8] is no matrix of [outputs, inputs], whose rows have INT4's blocks",
+            },
+        ),
+    ],
+)
+def test_weights_of_other_shapes(kind: str, reasons: dict[str, str]) -> None:
+    report = trtcompile.dry_run(ConstantFactors().eval(), [rows(32)], weight_only=kind)
+    assert report.not_quantized == reasons
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "said"),

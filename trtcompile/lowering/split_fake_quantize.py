@@ -6,14 +6,12 @@ import operator
 from typing import Any
 
 import torch
-
-# Registers the quantized_decomposed operators.
-import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
 from trtcompile import float8
 from trtcompile.lowering.constants import add_constant, constant_of
-from trtcompile.node_info import copy_origin, operator_name
+from trtcompile.lowering.qdq_pair import FP8_PAIRS, INTEGER_PAIRS, insert_pair
+from trtcompile.node_info import operator_name
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
@@ -35,15 +33,6 @@ _PER_CHANNEL = frozenset(
 )
 #: ModelOpt's operator, by name: its namespace is there only while ModelOpt is imported.
 _MODELOPT = "tensorrt.quantize_op.default"
-#: Quantize and dequantize, by whether there is a scale for each channel.
-_INTEGER_PAIRS = {
-    False: (qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default),
-    True: (qd.quantize_per_channel.default, qd.dequantize_per_channel.default),
-}
-_FP8_PAIRS = {
-    False: (float8.quantize_fp8, float8.dequantize_fp8),
-    True: (float8.quantize_fp8_per_channel, float8.dequantize_fp8_per_channel),
-}
 
 
 def split_fake_quantize(graph_module: GraphModule, spec: CompileSpec) -> int:
@@ -155,23 +144,18 @@ def _insert_pair(
 ) -> Node:
     source = node.args[0]
     assert isinstance(source, Node)
-    value = source.meta["val"]
     along = () if axis is None else (axis,)
     if high == float8.E4M3_MAX:
         dtype, ranges = float8.E4M3, (scale, *along)
-        quantize, dequantize = _FP8_PAIRS[axis is not None]
+        operators = FP8_PAIRS[axis is not None]
     else:
         dtype = torch.int8 if low < 0 else torch.uint8
         ranges = (scale, zero_point, *along, low, high, dtype)
-        quantize, dequantize = _INTEGER_PAIRS[axis is not None]
-    with node.graph.inserting_before(node):
-        quantized = node.graph.call_function(quantize, (source, *ranges))
-        result = node.graph.call_function(
-            dequantize, (quantized, *ranges), {"out_dtype": value.dtype}
-        )
-    copy_origin(node, quantized, value.to(dtype))
-    copy_origin(node, result, value)
-    return result
+        operators = INTEGER_PAIRS[axis is not None]
+    out_dtype = source.meta["val"].dtype
+    return insert_pair(
+        source, operators, ranges, dtype, before=node, origin=node, out_dtype=out_dtype
+    )
 
 
 #: Forms whose ranges are tensors, and those that take numbers.

@@ -27,6 +27,7 @@ algorithm for it. The least score wins; of several, the first of the list.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,7 @@ class Simulation:
         readers: for each of those nodes, the operators that read it quantized.
         arguments: one ``Input`` for each placeholder.
         device: where to run.
+        versions: PyTorch's count of the writes to each of the weights.
     """
 
     graph: fx.GraphModule
@@ -70,6 +72,7 @@ class Simulation:
     readers: Mapping[fx.Node, tuple[Reader, ...]]
     arguments: tuple[Any, ...]
     device: torch.device
+    versions: tuple[int, ...]
 
     @classmethod
     def of(cls, request: CalibrationRequest, device: torch.device) -> Simulation:
@@ -82,7 +85,13 @@ class Simulation:
                 node = copies[request.nodes[name]]
                 groups[node] = index
                 readers[node] = tuple(_copied(r, copies) for r in request.readers.get(name, ()))
-        return cls(graph, groups, readers, tuple(flat_inputs(request.arguments)), device)
+        arguments = tuple(flat_inputs(request.arguments))
+        return cls(graph, groups, readers, arguments, device, _versions(graph))
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether weights were written to since; they are the model's own where it has them on the CPU."""
+        return _versions(self.graph) != self.versions
 
     def on_device(self) -> Simulation:
         """The same, with the weights on the device."""
@@ -92,7 +101,13 @@ class Simulation:
             copies[node]: tuple(_copied(reader, copies) for reader in all_readers)
             for node, all_readers in self.readers.items()
         }
-        return Simulation(graph, groups, readers, self.arguments, self.device)
+        return Simulation(graph, groups, readers, self.arguments, self.device, _versions(graph))
+
+
+def _versions(graph: fx.GraphModule) -> tuple[int, ...]:
+    weights = itertools.chain(graph.parameters(), graph.buffers())
+    # Writes to inference tensors are not counted.
+    return tuple(0 if weight.is_inference() else weight._version for weight in weights)
 
 
 def _copied(reader: Reader, copies: Mapping[fx.Node, fx.Node]) -> Reader:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import abc
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
-from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
+from trtcompile.errors import CalibrationError, SettingsError
 from trtcompile.ptq import processes
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, options_of, scale_of
+from trtcompile.ptq.arguments import (
+    as_device,
+    as_names,
+    as_path,
+    check_bool,
+    check_dataloader,
+    check_max_batches,
+    usable_device,
+)
 from trtcompile.ptq.auto import Simulation, auto_amax
 from trtcompile.ptq.cache_file import check_can_write, read_cache, write_cache
 from trtcompile.ptq.cache_match import (
@@ -61,11 +68,48 @@ class Calibrator(abc.ABC):
         )
 
 
+def table_of(calibrator: Calibrator, request: CalibrationRequest) -> CalibrationTable:
+    """What a calibrator's ``calibrate`` gives, which may be code of the user's.
+
+    Raises:
+        CalibrationError: it is no calibration table, or the calibrator has no usable scales.
+    """
+    table = calibrator.calibrate(request)
+    if not isinstance(table, CalibrationTable):
+        raise CalibrationError(
+            f"{type(calibrator).__name__}.calibrate gave a {type(table).__name__}, not a CalibrationTable. Let it "
+            "return trtcompile.ptq.CalibrationTable(scales, algo=...)."
+        )
+    return table
+
+
+def channel_maxima_of(
+    calibrator: Calibrator, request: CalibrationRequest
+) -> Mapping[str, torch.Tensor]:
+    """``channel_maxima`` of a calibrator, or of an object that only has the method that all need.
+
+    Raises:
+        CalibrationError: the calibrator has no data to measure them on, or gives something else.
+    """
+    if not isinstance(calibrator, Calibrator):
+        return Calibrator.channel_maxima(calibrator, request)
+    maxima = calibrator.channel_maxima(request)
+    for name, node in request.nodes.items():
+        channels = node.meta["val"].shape[-1]
+        largest = maxima.get(name) if isinstance(maxima, Mapping) else None
+        if not isinstance(largest, torch.Tensor) or largest.shape != (channels,):
+            raise CalibrationError(
+                f"{type(calibrator).__name__} gave no maxima of shape [{channels}] for {name!r}. Let "
+                "channel_maxima(request) return a tensor for each name of the request."
+            )
+    return maxima
+
+
 class DataLoaderCalibrator(Calibrator):
     """Runs the model over a DataLoader and chooses scales from the activations it sees.
 
     One calibrator may serve several compilations: the loader is iterated afresh for each. Until the
-    next one it keeps the last model's weights, which the compiled module shares, and 16 samples.
+    next one it keeps the last model's weights, which are shared with the model, and 16 samples.
 
     Args:
         dataloader: a ``torch.utils.data.DataLoader``, or anything else that can be iterated several
@@ -107,23 +151,17 @@ class DataLoaderCalibrator(Calibrator):
         distributed: bool = False,
     ) -> None:
         check_dataloader(dataloader)
-        _check_bool("use_cache", use_cache)
-        _check_bool("distributed", distributed)
+        check_bool("use_cache", use_cache)
+        check_bool("distributed", distributed)
         if progress is not None:
-            _check_bool("progress", progress)
+            check_bool("progress", progress)
         if use_cache and cache_file is None:
             raise SettingsError(
                 "use_cache is True, but there is no cache_file to use. Give cache_file= as well."
             )
-        if max_batches is not None and (
-            not isinstance(max_batches, int) or isinstance(max_batches, bool) or max_batches < 1
-        ):
-            raise SettingsError(
-                f"max_batches is {max_batches!r}. Use a whole number of at least 1, or None for "
-                "all."
-            )
+        check_max_batches(max_batches)
         self.dataloader = dataloader
-        self.cache_file = None if cache_file is None else _as_path(cache_file)
+        self.cache_file = None if cache_file is None else as_path(cache_file)
         self.use_cache = use_cache
         self.algo_type = algo_type
         self.algo_options = dict(options_of(algo_type, algo_options))
@@ -198,7 +236,8 @@ class DataLoaderCalibrator(Calibrator):
 
         Raises:
             SettingsError: the algorithm has no such options.
-            CalibrationError: no data was run yet, or AUTO_CALIBRATION cannot run the model.
+            CalibrationError: no data was run yet, or AUTO_CALIBRATION cannot run the model, such as
+                when its weights have changed since.
         """
         if algo is None and algo_options is None:
             algo_options = self.algo_options
@@ -272,10 +311,10 @@ class CacheCalibrator(Calibrator):
         onnx_file: str | os.PathLike[str] | None = None,
     ) -> None:
         options_of(algo_type)
-        self.cache_file = _as_path(cache_file)
+        self.cache_file = as_path(cache_file)
         self.algo_type = algo_type
-        self.names = _as_names(names)
-        self.onnx_file = None if onnx_file is None else _as_path(onnx_file, "onnx_file")
+        self.names = as_names(names)
+        self.onnx_file = None if onnx_file is None else as_path(onnx_file, "onnx_file")
         self.report: CacheReport | None = None
 
     def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
@@ -314,107 +353,20 @@ class _Tensors:
         """The graph, to simulate with.
 
         Raises:
-            CalibrationError: the calibrator was pickled, which leaves the graph behind.
+            CalibrationError: the calibrator was pickled, which leaves the graph behind; or the model's weights, which
+                the graph shares, have changed.
         """
         if self._simulation is None:
             raise CalibrationError(
                 "AUTO_CALIBRATION simulates the model, but this calibrator was pickled, which "
                 "leaves the model behind. Compile with it first."
             )
+        if self._simulation.is_stale:
+            raise CalibrationError(
+                "AUTO_CALIBRATION simulates the model, but weights of it have changed since this "
+                "calibrator ran its data. Compile it again."
+            )
         return self._simulation
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_simulation": None}
-
-
-def check_dataloader(dataloader: object) -> None:
-    """Checks that something can be iterated several times and may yield batches.
-
-    Raises:
-        SettingsError: it cannot.
-    """
-    kind = type(dataloader).__name__
-    if isinstance(dataloader, Dataset):
-        problem = (
-            "a Dataset. Wrap it in a loader: torch.utils.data.DataLoader(dataset, batch_size=64)"
-        )
-    elif isinstance(dataloader, Iterator):
-        problem = "an iterator, which can be used only once. Give the DataLoader itself, or a list"
-    elif isinstance(dataloader, (str, bytes, Mapping)) or not (
-        hasattr(dataloader, "__iter__") or hasattr(dataloader, "__getitem__")
-    ):
-        problem = (
-            "which yields no batches. Give a torch.utils.data.DataLoader, or a list of batches"
-        )
-    else:
-        return
-    raise SettingsError(f"dataloader is a {kind}, {problem}.")
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise SettingsError(f"{name} is {value!r}, not a bool. Use True or False.")
-
-
-def _as_path(value: object, name: str = "cache_file") -> Path:
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise SettingsError(f"{name} is {value!r}. Give the path of a file.")
-    return Path(value)
-
-
-def _as_names(value: object) -> dict[str, str]:
-    names = {} if value is None else value
-    if not isinstance(names, Mapping) or not all(
-        isinstance(text, str) for pair in names.items() for text in pair
-    ):
-        raise SettingsError(
-            f"names is {value!r}. Give a dictionary such as {{'relu_3': '/layer1/relu/Relu_output_0'}}, or None."
-        )
-    return dict(names)
-
-
-def as_device(value: object) -> torch.device | None:
-    """Reads a device, its name, or None.
-
-    Raises:
-        SettingsError: it names no device where a graph can be calibrated.
-    """
-    if value is None or isinstance(value, torch.device):
-        device = value
-    else:
-        try:
-            device = torch.device(value)  # type: ignore[call-overload]
-        except (RuntimeError, TypeError) as error:
-            raise SettingsError(
-                f"device is {value!r}, which names no device. Use 'cuda:0', 'cpu', or None."
-            ) from error
-    if device is not None and device.type not in ("cpu", "cuda"):
-        raise SettingsError(
-            f"device is {str(device)!r}, where calibration does not run. Use 'cuda:0', 'cpu', or "
-            "None."
-        )
-    return device
-
-
-def usable_device(wanted: torch.device | None, default: torch.device) -> torch.device:
-    """The device to calibrate on, and a warning where it is not the one that was asked for."""
-    device = default if wanted is None else wanted
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
-        if wanted is not None:
-            warnings.warn(
-                f"The calibrator's device is {str(wanted)!r}, but this machine has no usable CUDA "
-                "device: calibrating on 'cpu'. Pass device=None to calibrate where it is possible.",
-                CalibrationWarning,
-                stacklevel=3,
-            )
-        return torch.device("cpu")
-    count = torch.cuda.device_count()
-    index = torch.cuda.current_device() if device.index is None else device.index
-    if index >= count:
-        raise CalibrationError(
-            f"The calibrator's device is {str(device)!r}, but this machine has {count} CUDA "
-            f"devices. Use 'cuda:0'{f' to cuda:{count - 1}' if count > 1 else ''}, or None."
-        )
-    return torch.device("cuda", index)

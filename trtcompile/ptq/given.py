@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from trtcompile.errors import SettingsError, UnsupportedGraphError
-from trtcompile.lowering.constants import add_constant, constant_of
+from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
 from trtcompile.node_info import is_dequantize, is_qdq, layer_name
 from trtcompile.products import operands
 from trtcompile.ptq.placement import lacks_quantized_result
@@ -117,6 +117,7 @@ def dequantize_grouped(graph_module: GraphModule) -> int:
             rewrites += 1
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
+    drop_unused_constants(graph_module)
     return rewrites
 
 

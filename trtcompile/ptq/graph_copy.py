@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from trtcompile.lowering.retarget import set_device
+
 _Nodes = dict[fx.Node, fx.Node]
 
 
@@ -41,9 +43,7 @@ def copied_to(
     targets: dict[str, Any] = {}
     for node in graph.nodes:
         if node.op in ("get_attr", "call_module") and node.target not in targets:
-            targets[node.target] = _on(device, _attribute(graph_module, node.target))
-        elif node.op == "call_function" and node.kwargs.get("device") is not None:
-            node.kwargs = {**node.kwargs, "device": device}
+            targets[node.target] = on_device(_attribute(graph_module, node.target), device)
     for number, (node, module) in enumerate((beside or {}).items()):
         targets[f"_beside_{number}"] = module
         with graph.inserting_after(nodes[node]):
@@ -52,6 +52,9 @@ def copied_to(
     copied = fx.GraphModule(targets, graph)
     copied.graph.owning_module = None  # as above
     copied.training = graph_module.training
+    set_device(
+        copied, device
+    )  # of branches as well, which are copies; it generates code where it has to
     return copied, nodes
 
 
@@ -60,14 +63,19 @@ def _attribute(module: torch.nn.Module, target: str) -> Any:
     return getattr(module.get_submodule(path), name)
 
 
-def _on(device: torch.device, value: Any) -> Any:
-    if isinstance(value, Tensor) and value.device != device:
-        return value.detach().to(device)
-    if isinstance(value, torch.nn.Module) and _elsewhere(value, device):
-        return copy.deepcopy(value).to(device)
+def on_device(value: Any, device: torch.device) -> Any:
+    """A weight or submodule itself if it is on the device, and otherwise a copy there.
+
+    A graph, such as a branch of ``torch.cond``, is always copied, to create its tensors on the device.
+    """
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.detach().to(device)
+    if isinstance(value, fx.GraphModule):
+        moved = copy.deepcopy(value).to(device)
+        set_device(moved, device)
+        return moved
+    if isinstance(value, torch.nn.Module):
+        tensors = itertools.chain(value.parameters(), value.buffers())
+        if any(tensor.device != device for tensor in tensors):
+            return copy.deepcopy(value).to(device)
     return value
-
-
-def _elsewhere(module: torch.nn.Module, device: torch.device) -> bool:
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return any(tensor.device != device for tensor in tensors)

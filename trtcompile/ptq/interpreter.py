@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
+
+from trtcompile.ptq.graph_copy import on_device
 
 
 class DeviceInterpreter(fx.Interpreter):
@@ -30,12 +30,7 @@ class DeviceInterpreter(fx.Interpreter):
     def fetch_attr(self, target: str) -> Any:
         """A weight or submodule, on the device where the graph runs."""
         if target not in self._attributes:
-            value = super().fetch_attr(target)
-            if isinstance(value, Tensor):
-                value = value.to(self._device)
-            elif isinstance(value, torch.nn.Module) and _elsewhere(value, self._device):
-                value = copy.deepcopy(value).to(self._device)
-            self._attributes[target] = value
+            self._attributes[target] = on_device(super().fetch_attr(target), self._device)
         return self._attributes[target]
 
     def call_function(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -43,8 +38,3 @@ class DeviceInterpreter(fx.Interpreter):
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": self._device}
         return super().call_function(target, args, kwargs)
-
-
-def _elsewhere(module: torch.nn.Module, device: torch.device) -> bool:
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return any(tensor.device != device for tensor in tensors)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -42,6 +43,29 @@ _MOVEMENTS = frozenset(
 )
 
 
+#: Where the last size is as it was, they have moved nothing along the last axis.
+_SIZED = frozenset(
+    {
+        aten.clone.default,
+        aten.expand.default,
+        aten.repeat.default,
+        aten.reshape.default,
+        aten.view.default,
+    }
+)
+#: Of the arguments behind the tensor, the axes along which an operator does something.
+_AXES: Mapping[Any, slice] = {
+    aten.flip.default: slice(0, 1),
+    aten.index_select.default: slice(0, 1),
+    aten.roll.default: slice(1, 2),
+    aten.select.int: slice(0, 1),
+    aten.slice.Tensor: slice(0, 1),
+    aten.squeeze.dim: slice(0, 1),
+    aten.squeeze.dims: slice(0, 1),
+    aten.transpose.int: slice(0, 2),
+}
+
+
 def only_moves(node: Node) -> bool:
     """Whether quantizing before or after the node gives the same values."""
     if node.target is operator.getitem:
@@ -52,6 +76,41 @@ def only_moves(node: Node) -> bool:
         value = node.args[2] if len(node.args) > 2 else node.kwargs.get("value", 0)
         return isinstance(value, (int, float)) and value == 0
     return node.target in _MOVEMENTS
+
+
+def keeps_last_axis(node: Node) -> bool:
+    """Whether a node moves one tensor such that the last axis stays the last, with its indices in order.
+
+    What stands along that axis, as channels do, then does so before and after. Zeros may be padded elsewhere.
+    """
+    args, target = node.args, node.target
+    if not only_moves(node) or not isinstance(args[0], Node):
+        return False
+    before, after = args[0].meta.get("val"), node.meta.get("val")
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    if _last_size(before) is None or _last_size(before) != _last_size(after):
+        return False
+    last = before.dim() - 1
+    given: Any = args[1:]
+    if target in _SIZED:
+        return True
+    if target is aten.permute.default:
+        return bool(given[0][-1] % (last + 1) == last)
+    if target is aten.constant_pad_nd.default:
+        return list(given[0][:2]) == [0, 0]
+    if target is aten.unsqueeze.default:
+        return bool(given[0] % (last + 2) != last + 1)
+    axes = given[_AXES[target]] if target in _AXES else ()
+    flat = [axis for one in axes for axis in (one if isinstance(one, (list, tuple)) else [one])]
+    # A roll without axes is over all values.
+    return bool(flat) and all(axis % (last + 1) != last for axis in flat)
+
+
+def _last_size(value: torch.Tensor) -> int | None:
+    """The size of the last axis; None if there is none, or it is not known when compiling."""
+    size = value.shape[-1] if value.dim() else None
+    return size if isinstance(size, int) else None
 
 
 def moved_values(node: Node) -> Iterator[Node]:

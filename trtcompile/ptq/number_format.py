@@ -8,27 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-
-# Registers the quantized_decomposed operators.
-import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
 from trtcompile import float8
 from trtcompile.lowering.constants import add_constant
+from trtcompile.lowering.qdq_pair import FP8_PAIRS, INTEGER_PAIRS
+from trtcompile.products import PRODUCTS
 from trtcompile.ptq.algorithms import INT8_MAX, MIN_SCALE, CalibrationAlgo
 
 aten = torch.ops.aten
-qd = torch.ops.quantized_decomposed
-
-_PRODUCTS = frozenset(
-    {
-        aten.linear.default,
-        aten.mm.default,
-        aten.bmm.default,
-        aten.matmul.default,
-        aten.addmm.default,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -85,12 +73,12 @@ def _refuses_nothing(node: Node) -> str | None:
 
 
 def _no_fp8_kernels(node: Node) -> str | None:
-    if node.target in _PRODUCTS:
-        return None
     if node.target is aten.convolution.default:
         # TensorRT 10.6 on an H200 dequantizes in front of them: two of 256 channels take 176 us where FP16 takes 153. A
         # linear layer of 4096x4096 written as one takes 10 ms, the matrix product 0.11 ms.
         return "TensorRT has no FP8 kernels for convolutions"
+    if node.target in PRODUCTS:
+        return None
     return "TensorRT computes products of matrices alone in FP8"
 
 
@@ -98,8 +86,8 @@ INT8 = NumberFormat(
     name="INT8",
     dtype=torch.int8,
     largest=INT8_MAX,
-    per_tensor=(qd.quantize_per_tensor.default, qd.dequantize_per_tensor.default),
-    per_channel=(qd.quantize_per_channel.default, qd.dequantize_per_channel.default),
+    per_tensor=INTEGER_PAIRS[False],
+    per_channel=INTEGER_PAIRS[True],
     algos=None,
     refuses=_refuses_nothing,
 )
@@ -107,8 +95,8 @@ FP8 = NumberFormat(
     name="FP8",
     dtype=float8.E4M3,
     largest=float8.E4M3_MAX,
-    per_tensor=(float8.quantize_fp8, float8.dequantize_fp8),
-    per_channel=(float8.quantize_fp8_per_channel, float8.dequantize_fp8_per_channel),
+    per_tensor=FP8_PAIRS[False],
+    per_channel=FP8_PAIRS[True],
     # Cutting off large values makes the steps of INT8 finer. FP8 has fine steps near zero whatever its range, so that
     # there is nothing to gain: of a softmax's values, entropy calibration loses half, and the largest value 3 %.
     algos=frozenset({CalibrationAlgo.MINMAX_CALIBRATION}),

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from trtcompile.errors import CalibrationWarning, SettingsError
 from trtcompile.node_info import layer_name
 from trtcompile.products import PRODUCTS
-from trtcompile.ptq.calibrators import Calibrator
+from trtcompile.ptq.calibrators import channel_maxima_of, table_of
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
 from trtcompile.ptq.native import as_calibrator
@@ -76,10 +76,7 @@ def quantize(
 
         def measure(values: Sequence[Node]) -> Mapping[str, Tensor]:
             groups = [(value,) for value in values]
-            request = _request(graph_module, groups, arguments, device)
-            if not isinstance(served, Calibrator):  # it only has the method that all need
-                return Calibrator.channel_maxima(served, request)
-            return served.channel_maxima(request)
+            return channel_maxima_of(served, _request(graph_module, groups, arguments, device))
 
         unsmoothed = smooth(graph_module, taken, spec.smooth_quant, measure)
     refused = {node: number_format.refuses(node) for node in taken}
@@ -95,7 +92,7 @@ def quantize(
     if not placement.readers:
         return Quantization(None, placement)
     request = _request(graph_module, placement.groups, arguments, device, _readers(placement))
-    table = served.calibrate(request)
+    table = table_of(served, request)
     _warn_of_algorithm(table, number_format)
     insert_qdq(graph_module, placement, table, number_format)
     return Quantization(table, placement)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from trtcompile.lowering.constants import add_constant, constant_of
+from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
 from trtcompile.node_info import layer_name
+from trtcompile.ptq.movement import keeps_last_axis
 
 aten = torch.ops.aten
 
@@ -31,17 +32,20 @@ Measure = Callable[[Sequence[Node]], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class _Norm:
-    """A norm that can be smoothed.
+    """A norm whose result linear layers read.
 
     Attributes:
         node: the operator; its weight and bias are divided.
         value: its result.
-        readers: the linear layers that read it, all of its readers.
+        readers: the linear layers, and what each reads: the result, or what movements that leave the channels where
+            they are make of it.
+        others: what else reads that.
     """
 
     node: Node
     value: Node
-    readers: list[Node]
+    readers: Mapping[Node, Node]
+    others: Sequence[Node]
 
 
 def smooth(
@@ -61,13 +65,16 @@ def smooth(
     """
     norms, left_out = _find(graph_module, taken)
     if norms:
-        maxima = measure([norm.value for norm in norms])
+        maxima = measure(list(dict.fromkeys(v for norm in norms for v in norm.readers.values())))
         for norm in norms:
             weights = [_weight(graph_module, reader) for reader in norm.readers]
-            factors = smoothing_factors(maxima[layer_name(norm.value)], weights, alpha)
+            read = [maxima[layer_name(value)] for value in norm.readers.values()]
+            factors = smoothing_factors(torch.stack(read).amax(dim=0), weights, alpha)
             _apply(graph_module, norm, factors)
+        graph_module.graph.eliminate_dead_code()  # the constants that were replaced
         graph_module.graph.lint()
         graph_module.recompile()
+        drop_unused_constants(graph_module)
     return left_out
 
 
@@ -100,12 +107,12 @@ def _find(
         value = _result(node)
         if value is None:
             continue
-        readers = [user for user in value.users if user.target is aten.linear.default]
-        if not readers:
+        norm = _Norm(node, value, *_readers(value))
+        if not norm.readers:
             continue
-        reason = _reason_to_leave_out(graph_module, node, value, taken)
+        reason = _reason_to_leave_out(graph_module, norm, taken)
         if reason is None:
-            norms.append(_Norm(node, value, readers))
+            norms.append(norm)
         else:
             left_out[node] = f"smooth_quant leaves it out: {reason}"
     return norms, left_out
@@ -118,21 +125,40 @@ def _result(node: Node) -> Node | None:
     return values[0] if len(values) == 1 and len(node.users) == 1 else None
 
 
+def _readers(value: Node) -> tuple[dict[Node, Node], list[Node]]:
+    """The linear layers that a value reaches with its channels along the last axis, with what they read; the others."""
+    readers: dict[Node, Node] = {}
+    others: list[Node] = []
+    waiting = [value]
+    while waiting:
+        moved = waiting.pop(0)
+        for user in moved.users:
+            if user.target is aten.linear.default:
+                readers[user] = moved
+            elif keeps_last_axis(user):
+                waiting.append(user)
+            else:
+                others.append(user)
+    return readers, others
+
+
 def _reason_to_leave_out(
-    graph_module: GraphModule, node: Node, value: Node, taken: Collection[Node]
+    graph_module: GraphModule, norm: _Norm, taken: Collection[Node]
 ) -> str | None:
-    for user in value.users:
-        if user.target is not aten.linear.default:
-            return f"{layer_name(user)} reads it as well"
-        if user not in taken:
-            return f"its reader {layer_name(user)} runs in PyTorch"
-        if user.args[0] is not value or constant_of(graph_module, user.args[1]) is None:
-            return f"the weight of its reader {layer_name(user)} is computed by the model"
+    node = norm.node
+    for other in norm.others:
+        return f"{layer_name(other)} reads it as well"
+    for reader, moved in norm.readers.items():
+        if reader not in taken:
+            return f"its reader {layer_name(reader)} runs in PyTorch"
+        if reader.args[0] is not moved or constant_of(graph_module, reader.args[1]) is None:
+            return f"the weight of its reader {layer_name(reader)} is computed by the model"
     shape = node.args[1]
     if not isinstance(shape, (list, tuple)) or len(shape) != 1:
         return f"it normalizes {shape}, not the channels alone"
-    if value.meta["val"].dtype != torch.float32:
-        return f"its result is {value.meta['val'].dtype}, not float32"
+    dtype = norm.value.meta["val"].dtype
+    if dtype != torch.float32:
+        return f"its result is {dtype}, not float32"
     for given in node.args[2 : 2 + _parameters(node)]:
         if given is not None and constant_of(graph_module, given) is None:
             return "its weight or bias is computed by the model"

@@ -7,23 +7,21 @@ is measured.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile import int4_blocks
 from trtcompile.lowering.constants import add_constant, constant_of
-from trtcompile.node_info import TENSOR_NAME, copy_origin, layer_name
-from trtcompile.ptq.insert import weight_scales
-from trtcompile.ptq.number_format import INT8
-from trtcompile.ptq.placement import Decision, Placement
-
-aten = torch.ops.aten
+from trtcompile.products import operands
+from trtcompile.ptq.insert import insert_weight_pair, quantize_weight
+from trtcompile.ptq.placement import Decision, Placement, WeightedOperator
+from trtcompile.ptq.placement.operators import CONVOLUTION, LINEAR, is_weighted
+from trtcompile.ptq.placement.weights import lacks_channel_axis, weighted_operator
 
 
 def quantize_weights(graph_module: GraphModule, taken: Collection[Node], kind: str) -> Placement:
-    """Puts Q/DQ on the weights of linear layers, and for INT8 of convolutions as well, in place.
+    """Puts Q/DQ on the weights of linear layers, and for INT8 of all weighted operators, in place.
 
     Given::
 
@@ -41,19 +39,19 @@ def quantize_weights(graph_module: GraphModule, taken: Collection[Node], kind: s
         kind: ``"int8"``, per output channel; or ``"int4"``, in blocks of 128 inputs.
 
     Returns:
-        Each linear layer and convolution whose weight stays as it is, and why.
+        Each weighted operator whose weight stays as it is, and why.
     """
     skipped: dict[Node, Decision] = {}
     for node in list(graph_module.graph.nodes):
-        if node.target not in (aten.linear.default, aten.convolution.default):
+        if not is_weighted(node):
             continue
         reason = _reason_to_skip(graph_module, node, taken, kind)
         if reason is not None:
             skipped[node] = Decision("weight only", reason)
         elif kind == "int4":
-            _insert_int4(graph_module, node)
+            _insert_int4(graph_module, weighted_operator(node))
         else:
-            _insert_int8(graph_module, node)
+            quantize_weight(graph_module, weighted_operator(node))
     graph_module.graph.lint()
     graph_module.recompile()
     return Placement(skipped=skipped)
@@ -64,60 +62,26 @@ def _reason_to_skip(
 ) -> str | None:
     if node not in taken:
         return "it runs in PyTorch"
-    weight = constant_of(graph_module, node.args[1])
+    weight = constant_of(graph_module, operands(node)[1])
     if weight is None:
         return "its weight is computed by the model"
     if weight.dtype != torch.float32:
         return f"its weight is {weight.dtype}, not float32"
     if kind == "int8":
-        is_grouped = node.target is aten.convolution.default and node.args[6] and node.args[8] != 1
-        if is_grouped:
-            return "a grouped transposed convolution has no single output-channel axis"
-        return None
-    if node.target is aten.convolution.default:
+        return lacks_channel_axis(node)
+    if node.target is CONVOLUTION:
         return "TensorRT has INT4 weights for products of matrices only"
-    inputs = weight.shape[-1]
-    if weight.dim() != 2 or inputs % int4_blocks.BLOCK_SIZE:
-        return f"its {inputs} inputs are no multiple of the block size, {int4_blocks.BLOCK_SIZE}"
+    if node.target is not LINEAR or weight.dim() != 2:
+        return f"its weight {list(weight.shape)} is no matrix of [outputs, inputs], whose rows have INT4's blocks"
+    if weight.shape[1] % int4_blocks.BLOCK_SIZE:
+        return f"its {weight.shape[1]} inputs are no multiple of the block size, {int4_blocks.BLOCK_SIZE}"
     return None
 
 
-def _insert_int8(graph_module: GraphModule, node: Node) -> None:
-    is_transposed = node.target is aten.convolution.default and bool(node.args[6])
-    axis = 1 if is_transposed else 0
-    weight = constant_of(graph_module, node.args[1])
-    assert weight is not None
-    name = str(node.args[1].target)  # type: ignore[union-attr]
-    arguments = INT8.weight_arguments(
-        graph_module, name, weight_scales(weight, axis), axis, reader=node
-    )
-    _insert(node, INT8.per_channel, arguments)
-
-
-def _insert_int4(graph_module: GraphModule, node: Node) -> None:
-    weight = constant_of(graph_module, node.args[1])
-    assert weight is not None
-    name = str(node.args[1].target)  # type: ignore[union-attr]
-    scales = add_constant(
-        graph_module, f"{name}_scales", int4_blocks.block_scales(weight), before=node
-    )
+def _insert_int4(graph_module: GraphModule, weighted: WeightedOperator) -> None:
+    node, weight = weighted.node, weighted.weight
+    constant = str(weight.target)
+    value = int4_blocks.block_scales(getattr(graph_module, constant))
+    scales = add_constant(graph_module, f"{constant}_scales", value, before=node)
     operators = int4_blocks.quantize_int4_blocks, int4_blocks.dequantize_int4_blocks
-    _insert(node, operators, (scales,))
-
-
-def _insert(node: Node, operators: tuple[Any, Any], arguments: tuple[Any, ...]) -> None:
-    weight = node.args[1]
-    assert isinstance(weight, Node)
-    quantize, dequantize = operators
-    with node.graph.inserting_before(node):
-        quantized = node.graph.call_function(quantize, (weight, *arguments))
-        dequantized = node.graph.call_function(
-            dequantize, (quantized, *arguments), {"out_dtype": torch.float32}
-        )
-    for new, dtype, what in (
-        (quantized, torch.int8, "quantize"),
-        (dequantized, torch.float32, "dequantize"),
-    ):
-        copy_origin(node, new, torch.empty(weight.meta["val"].shape, dtype=dtype, device="meta"))
-        new.meta[TENSOR_NAME] = f"{layer_name(node)}/weight/{what}"
-    node.replace_input_with(weight, dequantized)
+    insert_weight_pair(node, weight, operators, (scales,), torch.int8)

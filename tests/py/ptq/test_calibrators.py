@@ -25,7 +25,7 @@ from trtcompile.ptq import (
     DataLoaderCalibrator,
 )
 from trtcompile.ptq.algorithms import ALL_ZERO_SCALE
-from trtcompile.ptq.calibrators import usable_device
+from trtcompile.ptq.arguments import usable_device
 from trtcompile.ptq.request import CalibrationRequest
 
 ENTROPY = CalibrationAlgo.ENTROPY_CALIBRATION_2

@@ -141,6 +141,19 @@ def test_a_channel_of_zeros_stays_zero() -> None:
     torch.testing.assert_close(output[:, 2], bias.expand_as(output[:, 2]), rtol=0, atol=1e-6)
 
 
+def test_a_channel_of_subnormal_numbers_is_no_nan() -> None:
+    """Training leaves such channels; their amax / 127 is no number that can be divided by."""
+    weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    weight[1] = 1e-43
+    for largest in (127.0, 448.0):
+        scales = weight_scales(weight, 0, largest)
+        assert (scales >= torch.finfo(torch.float32).tiny).all()
+        kept = torch.fake_quantize_per_channel_affine(
+            weight, scales, torch.zeros(3, dtype=torch.int32), 0, -127, 127
+        )
+        assert torch.equal(kept[1], torch.zeros(5)) and kept.isfinite().all()
+
+
 def fake_quantized(x: np.ndarray, scale: np.ndarray | float, low: int) -> np.ndarray:
     """clamp(round(x / scale)) * scale in plain numpy; numpy rounds ties to even, too."""
     return np.clip(np.round(x / np.float32(scale)), low, 127) * np.float32(scale)

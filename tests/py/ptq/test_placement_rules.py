@@ -262,6 +262,10 @@ class TestProductsWithWeights:
         model = WithWeight(lambda x, w, b: torch.matmul(x, w), torch.randn(32))
         assert placed(model, [TOKENS]).rules == {"matmul": "no channel axis"}
 
+    def test_a_linear_layer_with_a_vector_is_left_out(self) -> None:
+        model = WithWeight(lambda x, w, b: F.linear(x, w), torch.randn(32))
+        assert placed(model, [TOKENS]).rules == {"linear": "no channel axis"}
+
 
 class WithWeight(nn.Module):
     def __init__(self, function: Callable[..., Tensor], weight: Tensor) -> None:

@@ -206,6 +206,62 @@ def test_weights_that_others_use_stay(tmp_path: Path) -> None:
     assert torch.equal(graph_module(batches()[0])[0], lowered(model)(batches()[0])[0])
 
 
+class Windows(nn.Module):
+    """Linear layers behind what Swin's attention and a classifier's head do with a norm's result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.block.norm1(x)  # [4, 5, 16]
+        windows = torch.roll(nn.functional.pad(y, (0, 0, 0, 1)), (-1,), (1,))
+        windows = windows.view(4, 3, 2, WIDTH).permute(0, 2, 1, 3).reshape(8, 3, WIDTH)
+        head = self.block.norm2(x)[:, 0]
+        return self.block.q(windows).sum((0, 1)) + self.block.k(y).sum((0, 1)) + self.block.v(head)
+
+
+def test_linear_layers_behind_movements() -> None:
+    """Outliers of the token that the head reads count, and not those of the others."""
+    model = Windows()
+    graph_module, reference = smoothed(model), lowered(model)
+    for batch in batches():
+        assert torch.equal(graph_module(batch)[0], reference(batch)[0])
+    data = torch.cat(batches())
+    with torch.no_grad():
+        picked = model.block.norm2(data)[:, 0].abs().amax(dim=0)
+    weight = model.block.v.weight.detach()
+    expected = smoothing_factors(picked, [weight], 0.5)
+    (name,) = [n for n in ("linear", "linear_1", "linear_2") if has_weight(reference, n, weight)]
+    assert torch.equal(constants(graph_module, name)[0], weight * expected)
+    for name in ("native_layer_norm", "native_layer_norm_1"):
+        ratio = constants(reference, name)[0] / constants(graph_module, name)[0]
+        assert ratio[OUTLIERS].min() > ratio.median()
+
+
+def has_weight(graph_module: torch.fx.GraphModule, name: str, weight: Tensor) -> bool:
+    return torch.equal(constants(graph_module, name)[0], weight)
+
+
+def test_constants_that_were_replaced_are_freed() -> None:
+    graph_module = prepared(Block(), 0.5)[0]
+    read = {n.target for n in graph_module.graph.nodes if n.op == "get_attr" and n.users}
+    assert read == {name for name, _ in graph_module.named_buffers()}
+    assert any("smoothed" in str(name) for name in read)
+
+
+class Turned(nn.Module):
+    """What was along the channels is along the tokens where the linear layer reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.mix = Block(), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.block.norm1(x)
+        return self.block.q(y) + self.mix(y.transpose(1, 2)).transpose(1, 2)
+
+
 class PostNorm(nn.Module):
     """The residual stream itself is the norm's result."""
 
@@ -231,6 +287,7 @@ class TwoDimensions(nn.Module):
     ("model", "options", "reason"),
     [
         (PostNorm(), {}, "add reads it as well"),
+        (Turned(), {}, "transpose reads it as well"),
         (TwoDimensions(), {}, "it normalizes [5, 16], not the channels alone"),
         (
             Block(),
@@ -322,6 +379,20 @@ class TestOption:
     def test_without_int8_it_has_no_effect(self) -> None:
         with pytest.raises(SettingsError, match=r"has no torch\.int8, so it would have no effect"):
             CompileSpec(smooth_quant=0.5)
+
+    @pytest.mark.parametrize(
+        "maxima",
+        [{}, {"getitem": torch.ones(3)}, {"getitem": [1.0] * WIDTH}, None],
+        ids=["missing", "other size", "no tensor", "no mapping"],
+    )
+    def test_a_calibrator_of_the_users_own_that_gives_other_maxima(self, maxima: Any) -> None:
+        class Own(DataLoaderCalibrator):
+            def channel_maxima(self, request: Any) -> Any:
+                return maxima
+
+        said = r"Own gave no maxima of shape \[16\] for 'getitem'. Let channel_maxima\(request\)"
+        with pytest.raises(CalibrationError, match=said):
+            prepared(Block(), 0.5, Own(batches()))
 
     def test_a_dry_run_needs_no_data(self) -> None:
         report = trtcompile.dry_run(

@@ -10,7 +10,6 @@ import torch
 from trtcompile.errors import SettingsError
 from trtcompile.node_info import module_path, operator_name, source_line
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, distinct_algorithms
-from trtcompile.ptq.analysis.arguments import check_bool, check_max_batches, device_of
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
 from trtcompile.ptq.analysis.layers import (
@@ -23,7 +22,7 @@ from trtcompile.ptq.analysis.observe import ObservedLayer, ObservedTensor, Obser
 from trtcompile.ptq.analysis.result import Analysis, HistogramSummary, LayerRow, TensorRow
 from trtcompile.ptq.analysis.scores import Metric, check_metric
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
-from trtcompile.ptq.calibrators import check_dataloader
+from trtcompile.ptq.arguments import check_bool, check_dataloader, check_max_batches, device_of
 from trtcompile.ptq.histogram import BINS, AbsHistogram
 
 #: Bins of a summary over the range of a histogram.

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 
 from trtcompile.errors import CalibrationError, SettingsError
-from trtcompile.ptq.analysis.arguments import check_bool, check_max_batches, device_of
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
 from trtcompile.ptq.analysis.layers import quantized_layers
 from trtcompile.ptq.analysis.scores import Metric, check_metric
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
-from trtcompile.ptq.calibrators import check_dataloader
+from trtcompile.ptq.arguments import check_bool, check_dataloader, check_max_batches, device_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class BudgetSearch:
         excluded: names of the layers to keep in higher precision, for ``int8_excluded_nodes``.
         metric_reference: the metric without quantization.
         metric: the metric with all layers quantized but these.
-        drop: how much worse that is; at most the budget.
+        drop: how much worse that is; at most the budget, but for rounding.
         budget: the drop that was allowed.
         trials: the choices that were tried, in order, beginning with all layers quantized.
     """
@@ -172,6 +171,11 @@ class _Search:
         trial = BudgetTrial(frozenset(excluded), quality.metric, drop)
         self.trials[trial.excluded] = trial
 
+    @property
+    def _rounding(self) -> float:
+        """What a difference of two means may be off by: 0.9 - 0.898 is more than 0.002."""
+        return 1e-12 * max(abs(self.reference), self._budget)
+
     def suffices(self, excluded: Iterable[str]) -> bool:
         """Whether the metric is within the budget with these layers left out."""
         key = frozenset(excluded)
@@ -179,7 +183,7 @@ class _Search:
             quantized = [name for name in self._names if name not in key]
             reference, (quality,) = self._measure([quantized])
             self.remember(key, reference, quality)
-        return self.trials[key].drop <= self._budget
+        return self.trials[key].drop <= self._budget + self._rounding
 
     def bisect(self, ranked: Sequence[str]) -> frozenset[str]:
         """The smallest number of the first layers that suffices, as far as more of them never hurt."""

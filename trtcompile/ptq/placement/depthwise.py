@@ -31,8 +31,7 @@ def lacks_quantized_result(node: Node) -> bool:
 
 def without_int8_result(node: Node, placement: Placement) -> str | None:
     """Why a grouped convolution has no result in INT8 after all, now that its readers are decided; None if it has."""
-    reader = _reader_without(node, placement.weighted.__contains__)
-    return None if reader is None else _said(reader)
+    return _why_without(node, placement.weighted.__contains__)
 
 
 def _reader_without(node: Node, reads_int8: Callable[[Node], bool]) -> Node | None:
@@ -74,11 +73,13 @@ def _kernel(node: Node) -> list[int]:
 
 
 def _why(node: Node, situation: Situation) -> str | None:
-    reader = _reader_without(node, is_weighted)
-    return None if reader is None else _said(reader)
+    return _why_without(node, is_weighted)
 
 
-def _said(reader: Node) -> str:
+def _why_without(node: Node, reads_int8: Callable[[Node], bool]) -> str | None:
+    reader = _reader_without(node, reads_int8)
+    if reader is None:
+        return None
     name = layer_name(reader) if reader.op == "call_function" else "the model's output"
     return f"its result goes to {name}, which reads no INT8"
 

@@ -47,17 +47,20 @@ def _not_float32(node: Node, situation: Situation) -> str | None:
 
 
 def _no_channel_axis(node: Node, situation: Situation) -> str | None:
-    if not is_weighted(node):
+    return lacks_channel_axis(node) if is_weighted(node) else None
+
+
+def lacks_channel_axis(node: Node) -> str | None:
+    """Why the output channels of a weighted operator's weight lie along no single axis; None if they do."""
+    if node.target is CONVOLUTION:
+        if node.args[6] and node.args[8] != 1:
+            return "a grouped transposed convolution has no single output-channel axis"
         return None
-    if node.target is CONVOLUTION and node.args[6] and node.args[8] != 1:
-        return "a grouped transposed convolution has no single output-channel axis"
     weight = operands(node)[1]
     assert isinstance(weight, Node)
     shape = list(weight.meta["val"].shape)
     is_matrix = len(shape) >= 2 and math.prod(shape[:-2]) == 1
-    if node.target not in (CONVOLUTION, LINEAR) and not is_matrix:
-        return f"a weight of shape {shape} has no single output-channel axis"
-    return None
+    return None if is_matrix else f"a weight of shape {shape} has no single output-channel axis"
 
 
 def _data(node: Node, situation: Situation) -> Iterator[Read]:
@@ -101,7 +104,7 @@ NOT_FLOAT32 = LeavesOut(
 )
 NO_CHANNEL_AXIS = LeavesOut(
     name="no channel axis",
-    matches="grouped transposed convolutions, products with a stack of weights",
+    matches="grouped transposed convolutions, products with a vector or a stack of weights",
     reason="The output channels of their weights do not lie along one axis, as TensorRT's scales do.",
     why=_no_channel_axis,
 )

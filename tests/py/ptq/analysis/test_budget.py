@@ -119,6 +119,16 @@ def test_a_layer_that_was_left_out_for_nothing_is_put_back() -> None:
     assert excluded == {"a"}
 
 
+def test_rounding_is_not_over_budget() -> None:
+    """Two samples of a thousand: 0.9 - 0.898 is 0.0020000000000000018 in floating point."""
+    assert 0.9 - 0.898 > 0.002
+    search = _Search(None, ["a"], 1.0, 0.002)
+    search.remember((), 0.9, Quality(0.898, 0.0, 0.0))
+    assert search.suffices(())
+    search.remember((), 0.9, Quality(0.897999, 0.0, 0.0))
+    assert not search.suffices(())
+
+
 class TestRefusals:
     @pytest.mark.parametrize("budget", [-0.1, float("nan"), float("inf"), "0.2", True, None])
     def test_budgets(self, outlier: Simulation, budget: Any) -> None:
