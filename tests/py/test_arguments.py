@@ -82,6 +82,21 @@ def test_keywords_survive_a_file(tmp_path: Any) -> None:
         loaded(X, 0.25, shift={"by": Y})
 
 
+def test_dictionaries_are_read_by_key(tmp_path: Any) -> None:
+    class Nested(nn.Module):
+        def forward(self, batch: Any) -> torch.Tensor:
+            return batch["a"]["left"] - 2 * batch["a"]["right"] * batch["b"][0]
+
+    left, right, factor = torch.randn(2, 3), torch.randn(2, 3), torch.randn(3)
+    module = compiled(Nested(), [{"a": {"left": (2, 3), "right": (2, 3)}, "b": [(3,)]}])
+    other_order = {"b": [factor], "a": {"right": right, "left": left}}
+    torch.testing.assert_close(module(other_order), left - 2 * right * factor)
+    with pytest.raises(InputMismatchError, match="another structure"):
+        module({"b": [factor], "a": {"right": right}})
+    trtcompile.save(module, tmp_path / "model.trtc")
+    assert trtcompile.load(tmp_path / "model.trtc").in_spec == module.in_spec
+
+
 def test_refusals() -> None:
     with pytest.raises(SettingsError, match="no tensor"):
         compiled(Scaled(), [None])

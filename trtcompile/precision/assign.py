@@ -96,9 +96,7 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         for node in graph_module.graph.nodes
         if _can_be_halved(node, taken) and not _is_quantized_last_layer(node)
     }
-    own_fp16 = {
-        node for node in graph_module.graph.nodes if _floating_dtype(node) == torch.float16
-    }
+    own_fp16 = {node for node in graph_module.graph.nodes if _floating_dtype(node) == torch.float16}
     _split_dequantize(graph_module, halved)
     for node in halved:
         _set_dtype(node)
