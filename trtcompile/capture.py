@@ -107,8 +107,8 @@ def capture(
         except Exception as error:
             raise UnsupportedGraphError(
                 f"torch.export cannot trace the model: {error}\nGive inputs of the shapes and dtypes that "
-                "forward takes, make the model exportable, or use torch.compile(model, backend='trt'), which leaves such "
-                "code to Python."
+                "forward takes, make the model exportable, or use torch.compile(model, backend='trt'), which leaves "
+                "such code to Python."
             ) from error
     return from_exported_program(program, inputs)
 
