@@ -432,6 +432,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_arguments.py::test_dictionaries_are_read_by_key",),
     ),
     Mutation(
+        name="the caller's default device reaches the constants",
+        file="trtcompile/default_device.py",
+        old='if torch.get_default_device().type == "cpu":',
+        new="if True:",
+        tests=(
+            "tests/py/test_compile.py::TestIndependence::test_the_callers_default_device_changes_nothing",
+        ),
+    ),
+    Mutation(
         name="copies share TensorRT's session",
         file="trtcompile/runtime/engine_module.py",
         old='return {**self.__dict__, "_session": None}',

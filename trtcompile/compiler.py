@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from trtcompile import _tensorrt
 from trtcompile.capture import CapturedGraph, capture, own_constants
 from trtcompile.conversion import REGISTRY, convert
+from trtcompile.default_device import tensors_on_cpu
 from trtcompile.engine import Engine, build_engine, check_buildable, gpu_is_present
 from trtcompile.errors import (
     ConversionError,
@@ -248,6 +249,7 @@ def compile_captured(
     return module
 
 
+@tensors_on_cpu()
 def build_prepared(
     captured: CapturedGraph,
     spec: CompileSpec,
@@ -287,6 +289,7 @@ def build_prepared(
     )
 
 
+@tensors_on_cpu()
 def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantization]:
     """Lowers, quantizes, and sets precisions, in place.
 
