@@ -376,7 +376,7 @@ def _split_and_build(
                 TRTCompileWarning,
                 stacklevel=5,
             )
-            cause = str(error).splitlines()[0]
+            cause, _, _ = _errors_of(error)[0].partition("\n")
             demoted.update(dict.fromkeys(refused, f"TensorRT refused it: {cause}"))
 
 
@@ -399,8 +399,16 @@ def _refused_nodes(
     nodes = {layer_name(node): node for part in partitioned.engines for node in part.nodes}
     if isinstance(error, ConversionError):
         return [nodes[error.node]] if error.node in nodes else []
-    named = {name for line in error.log for name in re.findall(r"([\w.]+)/", line)}
+    named = {name for line in _errors_of(error) for name in re.findall(r"([\w.]+)/", line)}
     return [node for name, node in nodes.items() if name in named]
+
+
+def _errors_of(error: ConversionError | EngineBuildError) -> list[str]:
+    """What went wrong, without what else an error's message has."""
+    if isinstance(error, EngineBuildError):
+        return list(error.log) or [str(error)]
+    cause = error.__cause__ or error
+    return [str(cause) or type(cause).__name__]
 
 
 def undecomposed_operators() -> list[Any]:
