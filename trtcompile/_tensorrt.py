@@ -98,7 +98,7 @@ trt: Any = _LazyModule()
 
 
 def new_logger() -> Any:
-    """A TensorRT logger that passes lines to ``logging``; warnings and errors stay in ``lines``, errors in ``errors``."""
+    """A TensorRT logger that passes lines to ``logging``, and keeps warnings and errors: ``lines``, ``errors``."""
 
     class KeepingLogger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
