@@ -98,12 +98,13 @@ trt: Any = _LazyModule()
 
 
 def new_logger() -> Any:
-    """A TensorRT logger that passes lines to ``logging`` and keeps warnings and errors in ``lines``."""
+    """A TensorRT logger that passes lines to ``logging``, and keeps warnings and errors: ``lines``, ``errors``."""
 
     class KeepingLogger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.lines: list[str] = []
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             levels = {
@@ -115,6 +116,8 @@ def new_logger() -> Any:
             level = levels.get(severity, logging.DEBUG)
             if level >= logging.WARNING:
                 self.lines.append(message)
+            if level >= logging.ERROR:
+                self.errors.append(message)
             # Only errors are raised to the user, who gets them in an exception; the log is for whoever looks.
             _log.log(min(level, logging.INFO), message)
 

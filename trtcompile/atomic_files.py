@@ -54,7 +54,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     target = path.resolve()
     if target.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file")
+        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file. Give the path of a file.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"{str(path)!r} is in no folder that there is. Make the folder, or give another path."
+        )
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("x+b") as file:

@@ -73,7 +73,8 @@ def capture(
 
     Raises:
         SettingsError: ``forward`` does not take that many arguments.
-        UnsupportedGraphError: ``torch.export`` cannot trace the model, or the model writes to its buffers or inputs.
+        UnsupportedGraphError: ``torch.export`` cannot trace the model, its weights have no values yet, or the model
+            writes to its buffers or inputs.
     """
     if isinstance(model, torch.export.ExportedProgram):
         check_inputs(model, arguments, keywords or {})
@@ -84,6 +85,7 @@ def capture(
             f"model is a {type(model).__name__}, not an nn.Module. Wrap a function in a module, or use "
             "torch.compile(function, backend='trt')."
         )
+    _check_weights(model)
     inputs = _in_order(model, arguments, keywords or {})
     if any(module.training for module in model.modules()):
         warnings.warn(
@@ -104,10 +106,25 @@ def capture(
             raise
         except Exception as error:
             raise UnsupportedGraphError(
-                f"torch.export cannot trace the model: {error}\nMake the model exportable, or use "
-                "torch.compile(model, backend='trt'), which leaves such code to Python."
+                f"torch.export cannot trace the model: {error}\nGive inputs of the shapes and dtypes that "
+                "forward takes, make the model exportable, or use torch.compile(model, backend='trt'), which leaves "
+                "such code to Python."
             ) from error
     return from_exported_program(program, inputs)
+
+
+def _check_weights(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedGraphError(
+                f"{f'module {name!r}' if name else 'the model'} is a {type(module).__name__}, which torch.export does "
+                "not take. Give the module that it was made of."
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise UnsupportedGraphError(
+                f"{name!r} is on the meta device, where tensors have no values. Load the weights first."
+            )
 
 
 def _in_order(

@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 from trtcompile import _tensorrt
 from trtcompile.capture import CapturedGraph, capture, own_constants
 from trtcompile.conversion import REGISTRY, convert
+from trtcompile.default_device import tensors_on_cpu
 from trtcompile.engine import Engine, build_engine, check_buildable, gpu_is_present
 from trtcompile.errors import (
     ConversionError,
@@ -273,6 +274,7 @@ def compile_captured(
     return module
 
 
+@tensors_on_cpu()
 def build_prepared(
     captured: CapturedGraph,
     spec: CompileSpec,
@@ -313,6 +315,7 @@ def build_prepared(
     )
 
 
+@tensors_on_cpu()
 def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantization]:
     """Lowers, quantizes, and sets precisions, in place.
 
@@ -399,7 +402,7 @@ def _split_and_build(
                 TRTCompileWarning,
                 stacklevel=5,
             )
-            cause = str(error).splitlines()[0]
+            cause, _, _ = _errors_of(error)[0].partition("\n")
             demoted.update(dict.fromkeys(refused, f"TensorRT refused it: {cause}"))
 
 
@@ -422,8 +425,16 @@ def _refused_nodes(
     nodes = {layer_name(node): node for part in partitioned.engines for node in part.nodes}
     if isinstance(error, ConversionError):
         return [nodes[error.node]] if error.node in nodes else []
-    named = {name for line in error.log for name in re.findall(r"([\w.]+)/", line)}
+    named = {name for line in _errors_of(error) for name in re.findall(r"([\w.]+)/", line)}
     return [node for name, node in nodes.items() if name in named]
+
+
+def _errors_of(error: ConversionError | EngineBuildError) -> list[str]:
+    """What went wrong, without what else an error's message has."""
+    if isinstance(error, EngineBuildError):
+        return list(error.log) or [str(error)]
+    cause = error.__cause__ or error
+    return [str(cause) or type(cause).__name__]
 
 
 def undecomposed_operators() -> list[Any]:

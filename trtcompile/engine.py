@@ -224,7 +224,7 @@ def build_engine(
         raise EngineBuildError(
             f"{flavour} could not build {name}. It said:\n{said}\nLeave the operators it names to PyTorch with "
             "torch_executed_ops, or report this with the model.",
-            network.logger.lines,
+            network.logger.errors,
         )
     # Not before: a network that TensorRT refuses may have outputs without a shape.
     outputs = [_binding(definition.get_output(i)) for i in range(definition.num_outputs)]

@@ -49,7 +49,7 @@ class EngineBuildError(TRTCompileError):
     """TensorRT refused a network; the message carries TensorRT's own log lines.
 
     Attributes:
-        log: those lines.
+        log: those of them that are errors.
     """
 
     def __init__(self, message: str, log: Sequence[str] = ()) -> None:

@@ -137,11 +137,11 @@ class Input:
         The global random state is neither used nor changed.
         """
         shape = {"min": self.min_shape, "opt": self.opt_shape, "max": self.max_shape}[which]
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         if self.dtype.is_floating_point or self.dtype.is_complex:
-            values = torch.randn(shape, generator=generator)
+            values = torch.randn(shape, generator=generator, device="cpu")
         else:
-            values = torch.randint(0, 2, shape, generator=generator)
+            values = torch.randint(0, 2, shape, generator=generator, device="cpu")
         return values.to(device=device, dtype=self.dtype)
 
     def with_name(self, name: str) -> Input:
@@ -282,8 +282,8 @@ def parse_inputs(inputs: Any) -> tuple[Any, ...]:
         inputs = (inputs,)
     if not isinstance(inputs, (list, tuple)) or len(inputs) == 0:
         raise SettingsError(
-            f"inputs is {inputs!r}. Give a list with an Input for each argument of forward, such as "
-            "[Input((1, 3, 32, 32))]."
+            f"inputs is {_kind(inputs)}. Give a list with an Input for each argument of forward, such as "
+            "[Input((1, 3, 32, 32))], or kwarg_inputs for arguments by name."
         )
     if _is_leaf(inputs):
         raise SettingsError(
@@ -303,8 +303,8 @@ def parse_keyword_inputs(kwarg_inputs: Mapping[str, Any] | None) -> dict[str, An
         return {}
     if not isinstance(kwarg_inputs, Mapping) or any(not isinstance(k, str) for k in kwarg_inputs):
         raise SettingsError(
-            f"kwarg_inputs is {kwarg_inputs!r}. Give a dictionary with an Input for each keyword argument of forward, "
-            "such as {'mask': Input((1, 16))}."
+            f"kwarg_inputs is {_kind(kwarg_inputs)}. Give a dictionary with an Input for each keyword argument of "
+            "forward, such as {'mask': Input((1, 16))}."
         )
 
     def parse(keyword: str, value: Any) -> Any:
@@ -314,6 +314,13 @@ def parse_keyword_inputs(kwarg_inputs: Mapping[str, Any] | None) -> dict[str, An
         return argument
 
     return {keyword: parse(keyword, value) for keyword, value in kwarg_inputs.items()}
+
+
+def _kind(value: Any) -> str:
+    """A value for a message, without the tensors in it."""
+    if isinstance(value, (Mapping, list, tuple)) and value:
+        return f"a {type(value).__name__} with {len(value)} entries"
+    return repr(value)
 
 
 def _read(leaf: Any) -> Any:

@@ -27,12 +27,15 @@ def operands(node: Node) -> tuple[object, object]:
 
 
 def opt_shape(node: Node) -> list[int]:
-    """The shape of a node's tensor; a dynamic size counts as the one it was traced with: the opt size, at least 2."""
-    return [s if isinstance(s, int) else int(s.node.hint) for s in node.meta["val"].shape]
+    """The shape of a node's tensor; a dynamic size counts as the one it was traced with: the opt size, at least 2.
+
+    A size that depends on data, as after ``nonzero``, is not known before the model runs, and counts as 0.
+    """
+    return [s if isinstance(s, int) else int(s.node.hint or 0) for s in node.meta["val"].shape]
 
 
 def multiply_adds(node: Node) -> int:
-    """Multiply-adds of one call at the opt shape; 0 for what is no product."""
+    """Multiply-adds of one call at the opt shape; 0 for what is no product, or has a size that depends on data."""
     if node.target not in PRODUCTS:
         return 0
     data, weight = operands(node)

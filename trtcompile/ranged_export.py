@@ -56,7 +56,7 @@ def export_with_ranges(
         The program, and the inputs with the names of what the model needs to be equal to a named dimension.
 
     Raises:
-        UnsupportedGraphError: sizes that must be equal have different ranges or names.
+        UnsupportedGraphError: sizes that must be equal have different ranges or names, or ``**kwargs`` takes inputs.
         Exception: what ``torch.export`` raises.
     """
     examples = inputs.mapped(lambda spec: _traceable_example(spec, device))
@@ -69,6 +69,7 @@ def export_with_ranges(
     labels = _own_labels(inputs.tensors)
     if not labels:
         return export(None), inputs
+    _check_named(model, inputs)
     try:
         return export(_dynamic_shapes(model, inputs, labels)), inputs
     except Exception:
@@ -76,6 +77,17 @@ def export_with_ranges(
         if equal == labels:
             raise
     return export(_dynamic_shapes(model, inputs, equal)), _with_shared_names(inputs, equal)
+
+
+def _check_named(model: nn.Module, inputs: ModelInputs) -> None:
+    """torch.export takes no dynamic sizes beside arguments that ``**kwargs`` of ``forward`` takes."""
+    parameters = inspect.signature(model.forward).parameters
+    unnamed = [name for name in inputs.kwargs if name not in parameters]
+    if unnamed:
+        raise UnsupportedGraphError(
+            f"forward takes {', '.join(unnamed)} through its ** parameter, beside which torch.export allows no range "
+            "of shapes. Wrap the model in a module whose forward names them, or give one shape for each input."
+        )
 
 
 def _traceable_example(spec: Input, device: torch.device) -> torch.Tensor:

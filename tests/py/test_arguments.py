@@ -11,7 +11,7 @@ from checks import build_device, install_oracle
 from torch import nn
 
 import trtcompile
-from trtcompile import Input, InputMismatchError, SettingsError
+from trtcompile import Input, InputMismatchError, SettingsError, UnsupportedGraphError
 from trtcompile.ptq import DataLoaderCalibrator
 
 X, Y = torch.randn(2, 3), torch.randn(2, 3)
@@ -82,6 +82,21 @@ def test_keywords_survive_a_file(tmp_path: Any) -> None:
         loaded(X, 0.25, shift={"by": Y})
 
 
+def test_dictionaries_are_read_by_key(tmp_path: Any) -> None:
+    class Nested(nn.Module):
+        def forward(self, batch: Any) -> torch.Tensor:
+            return batch["a"]["left"] - 2 * batch["a"]["right"] * batch["b"][0]
+
+    left, right, factor = torch.randn(2, 3), torch.randn(2, 3), torch.randn(3)
+    module = compiled(Nested(), [{"a": {"left": (2, 3), "right": (2, 3)}, "b": [(3,)]}])
+    other_order = {"b": [factor], "a": {"right": right, "left": left}}
+    torch.testing.assert_close(module(other_order), left - 2 * right * factor)
+    with pytest.raises(InputMismatchError, match="another structure"):
+        module({"b": [factor], "a": {"right": right}})
+    trtcompile.save(module, tmp_path / "model.trtc")
+    assert trtcompile.load(tmp_path / "model.trtc").in_spec == module.in_spec
+
+
 def test_refusals() -> None:
     with pytest.raises(SettingsError, match="no tensor"):
         compiled(Scaled(), [None])
@@ -99,6 +114,18 @@ def test_dynamic_keyword() -> None:
     for rows in (1, 2, 5):
         x, y = torch.randn(rows, 3), torch.randn(rows, 3)
         torch.testing.assert_close(module(x, shift={"by": y}), x * 2 + y)
+
+
+def test_ranges_beside_unnamed_keywords_are_refused() -> None:
+    class Open(nn.Module):
+        def forward(self, x: torch.Tensor, **others: torch.Tensor) -> torch.Tensor:
+            return x + others["y"]
+
+    module = compiled(Open(), [(2, 3)], kwarg_inputs={"y": (2, 3)})
+    torch.testing.assert_close(module(X, y=Y), X + Y)
+    ranged = Input(min_shape=(1, 3), opt_shape=(2, 3), max_shape=(5, 3))
+    with pytest.raises(UnsupportedGraphError, match=r"takes y through its \*\* parameter"):
+        compiled(Open(), [ranged], kwarg_inputs={"y": ranged})
 
 
 def test_calibration_finds_keywords_in_a_dictionary() -> None:

@@ -5,6 +5,7 @@ The details are tested beside each part; here, that ``compile`` and ``forward`` 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,19 @@ def test_nothing_for_tensorrt() -> None:
 def test_something_else_for_a_model(kind: Any) -> None:
     with pytest.raises(TRTCompileError, match=r"not an nn.Module"):
         trtcompile.compile(kind, [Input(SHAPE)], device=build_device())
+
+
+def test_a_scripted_module() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(nn.ReLU().eval())
+    for model, said in ((scripted, "the model is a"), (nn.Sequential(scripted), "module '0' is a")):
+        with pytest.raises(UnsupportedGraphError, match=rf"{said}.*ScriptModule"):
+            compile_(model=model.eval())
+
+
+def test_weights_without_values() -> None:
+    with torch.device("meta"):
+        model = Net().eval()
+    with pytest.raises(UnsupportedGraphError, match=r"'\w+\.weight' is on the meta device"):
+        compile_(model=model)

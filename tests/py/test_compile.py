@@ -27,6 +27,7 @@ from trtcompile import (
 )
 from trtcompile.errors import LoweringError
 from trtcompile.lowering.name_tensors import name_tensors
+from trtcompile.ptq import DataLoaderCalibrator
 
 
 class Net(nn.Module):
@@ -430,6 +431,25 @@ class TestIndependence:
         assert not {t.untyped_storage().data_ptr() for t in constants} & theirs
         kept = {t.data_ptr() for t in compiled.lowered.buffers()}
         assert {t.data_ptr() for t in constants} <= kept  # one copy for both
+
+    @pytest.mark.parametrize("int8", [False, True], ids=["fp16", "int8"])
+    def test_the_callers_default_device_changes_nothing(self, oracle: None, int8: bool) -> None:
+        model = nn.Sequential(net(), nn.Upsample(scale_factor=1.5, mode="bilinear")).eval()
+        images = [torch.randn(3, 3, 8, 8) for _ in range(2)]
+        ranged = Input((Dim("batch", min=1, opt=2, max=4), 3, 8, 8))
+
+        def compiled() -> trtcompile.TRTModule:
+            if not int8:
+                return compile_(model, [ranged], enabled_precisions={torch.half})
+            calibrator = DataLoaderCalibrator(images)
+            return compile_(model, [ranged], enabled_precisions={torch.int8}, calibrator=calibrator)
+
+        expected = compiled()
+        with torch.device("meta"):  # stands for a GPU; tensors made there have no values
+            got = compiled()
+        assert got.calibration_table == expected.calibration_table
+        assert torch.equal(got(images[0]), expected(images[0]))
+        assert torch.equal(got.lowered(images[0]), expected.lowered(images[0]))
 
     def test_lowered_gives_the_models_structure(self) -> None:
         model = Fn(lambda x, y: {"a": x @ y, "b": [x.relu()]})

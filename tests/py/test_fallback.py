@@ -130,7 +130,16 @@ class TestDemotion:
             module = compiled(model)
         assert check(module, model) == ["relu"]
         (row,) = module.report.fallbacks
-        assert "not today" in str(row.reason)
+        assert row.reason == "TensorRT refused it: not today"
+
+    def test_an_error_without_words(self, model: Blocks, failing: Callable[..., None]) -> None:
+        def refuse_silently(net: Any, **arguments: Any) -> Any:
+            raise AssertionError
+
+        failing(aten.relu.default, refuse_silently)
+        with pytest.warns(TRTCompileWarning, match="relu goes to PyTorch"):
+            (row,) = compiled(model).report.fallbacks
+        assert row.reason == "TensorRT refused it: AssertionError"
 
     def test_each_node_that_fails(self, model: Blocks, failing: Callable[..., None]) -> None:
         failing(aten.tanh.default, refuse)
@@ -152,7 +161,7 @@ class TestDemotion:
             ]
             if "tanh_1/activation" in names:
                 said = [
-                    "IBuilder: no implementation for node {linear_1/matmul + tanh_1/activation}"
+                    "IBuilder: no implementation for node {linear_1/matmul + tanh_1/activation}",
                 ]
                 raise EngineBuildError("TensorRT could not build it.", said)
             return build(name, network, *rest)
@@ -161,6 +170,9 @@ class TestDemotion:
         with pytest.warns(TRTCompileWarning, match="linear_1, tanh_1 goes to PyTorch"):
             module = compiled(model)
         assert check(module, model) == ["linear_1", "tanh_1"]
+        assert {row.reason for row in module.report.fallbacks} == {
+            "TensorRT refused it: IBuilder: no implementation for node {linear_1/matmul + tanh_1/activation}"
+        }
 
     def test_an_error_that_names_no_layer(
         self, model: Blocks, monkeypatch: pytest.MonkeyPatch

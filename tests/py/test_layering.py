@@ -22,6 +22,7 @@ TIERS = (
         "_tensorrt",
         "node_info",
         "products",
+        "default_device",
         "export_repairs",
         "fake_quantizers",
         "float8",

@@ -185,4 +185,5 @@ def test_log_lines_are_kept_and_passed_on(caplog: pytest.LogCaptureFixture) -> N
         for level in (severity.ERROR, severity.WARNING, severity.INFO, severity.VERBOSE):
             logger.log(level, level.name)
     assert logger.lines == ["ERROR", "WARNING"]
+    assert logger.errors == ["ERROR"]  # a warning may name a layer that is no fault
     assert [r.message for r in caplog.records] == ["ERROR", "WARNING", "INFO", "VERBOSE"]

@@ -141,6 +141,8 @@ def _tensor_metas(node: Node) -> list[torch.Tensor]:
 
 
 def _check_results(network: Network, metas: Sequence[torch.Tensor], result: Any) -> None:
+    if result is None and metas:
+        raise ConversionError("the converter returns None. Return the tensor of its last layer.")
     results = result if isinstance(result, (list, tuple)) else [result]
     if metas and len(results) != len(metas):
         raise ConversionError(

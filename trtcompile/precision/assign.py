@@ -69,9 +69,10 @@ KEPT_IN_FP32 = frozenset(
 
 
 def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
-    """Lets the FP32 operators that TensorRT takes compute in FP16; inputs and outputs of the graph stay FP32.
+    """Lets the FP32 operators that TensorRT takes compute in FP16; inputs and outputs of the graph keep their types.
 
-    Quantize nodes read either type; dequantize nodes produce the type that their readers compute in.
+    Quantize nodes read either type; dequantize nodes produce the type that their readers compute in. What the model
+    itself computes in FP16 stays as it is.
 
     Given::
 
@@ -95,6 +96,7 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         for node in graph_module.graph.nodes
         if _can_be_halved(node, taken) and not _is_quantized_last_layer(node)
     }
+    own_fp16 = {node for node in graph_module.graph.nodes if _floating_dtype(node) == torch.float16}
     _split_dequantize(graph_module, halved)
     for node in halved:
         _set_dtype(node)
@@ -103,7 +105,7 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         if node.op == "output" or (node.op == "call_function" and not is_qdq(node)):
             wanted = torch.float16 if node in halved else torch.float32
             for source in node.all_input_nodes:
-                if _needs_cast(source, wanted):
+                if source not in own_fp16 and _needs_cast(source, wanted):
                     node.replace_input_with(source, _cast(graph_module, source, wanted, casts))
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()

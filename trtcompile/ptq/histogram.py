@@ -36,7 +36,9 @@ _SHARE_CHUNK = 32000
 # In how many histograms neighbouring values of a tensor without negative ones are counted on the
 # CPU. Otherwise each zero of a ReLU waits for the one before it to be counted.
 _WAYS = 4
-_FIRST_BINS = torch.arange(0, _WAYS * BINS, BINS, dtype=torch.int16).repeat(_CPU_CHUNK // _WAYS)
+_FIRST_BINS = torch.arange(0, _WAYS * BINS, BINS, dtype=torch.int16, device="cpu").repeat(
+    _CPU_CHUNK // _WAYS
+)
 
 _NOT_FINITE = (
     "it holds NaN or infinity. Check the model's weights and the normalization of the data."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -49,6 +51,10 @@ class EngineModule(nn.Module):
                 self.engine, device, use_cuda_graphs=self._use_cuda_graphs
             )
         return self._session
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies get; a copy loads the engine for itself."""
+        return {**self.__dict__, "_session": None}
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Runs the engine; see ``EngineSession.run``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,12 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from trtcompile.engine import Engine
-from trtcompile.errors import AutogradError, EngineLoadError, InputMismatchError
+from trtcompile.errors import (
+    AutogradError,
+    EngineLoadError,
+    InputMismatchError,
+    TRTCompileError,
+)
 from trtcompile.inputs import Input, flat_inputs, shared_dims
 from trtcompile.lowering.retarget import set_device
 from trtcompile.partition.report import PartitionReport
@@ -23,6 +29,12 @@ from trtcompile.settings import CompileSpec
 _NO_LOWERED_GRAPH = (
     "this module has no lowered graph: it was compiled with keep_lowered=False, or loaded from a file. Compile the "
     "model with keep_lowered=True."
+)
+
+
+#: Attributes that copies of a module share. A spec has the calibrator, and with it the data set.
+_NEVER_CHANGED = frozenset(
+    {"spec", "report", "arguments", "_in_spec", "_out_spec", "_inputs", "_shared_dims", "_profiles"}
 )
 
 
@@ -179,6 +191,9 @@ class TRTModule(nn.Module):
             args = self._positional(args, kwargs)
         leaves, in_spec = pytree.tree_flatten((args, {}))
         if in_spec != self._in_spec:
+            args = _ordered_as(self.arguments, args)
+            leaves, in_spec = pytree.tree_flatten((args, {}))
+        if in_spec != self._in_spec:
             expected = ", ".join(_describe(argument) for argument in self.arguments)
             raise InputMismatchError(
                 f"forward got arguments of another structure than it was compiled for. Pass ({expected})."
@@ -218,6 +233,10 @@ class TRTModule(nn.Module):
                 raise InputMismatchError(
                     f"{label} is a {type(tensor).__name__}. Pass a tensor of {expected.describe()}."
                 )
+            if tensor.layout != torch.strided:
+                raise InputMismatchError(
+                    f"{label} has the layout {tensor.layout}, and engines take dense tensors. Call to_dense() on it."
+                )
             if tensor.dtype != expected.dtype:
                 raise InputMismatchError(
                     f"{label} has dtype {tensor.dtype}, but the model was compiled for {expected.describe()}. Cast it."
@@ -239,7 +258,7 @@ class TRTModule(nn.Module):
         for index, tensor in enumerate(tensors):
             if tensor.device != device:
                 raise InputMismatchError(
-                    f"input {index} is on {tensor.device}, but the engines run on {device}. Move it there."
+                    f"{self._label(index)} is on {tensor.device}, but the engines run on {device}. Move it there."
                 )
 
     def _check_sizes(self, shapes: Sequence[torch.Size]) -> None:
@@ -266,10 +285,46 @@ class TRTModule(nn.Module):
         set_device(self.executor, device)
         self.__dict__["_placed"] = True
 
+    def __copy__(self) -> TRTModule:
+        """Another module that runs the same remainder and engines."""
+        copied: TRTModule = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TRTModule:
+        """A module with a remainder and simulation of its own; plans, which never change, are shared."""
+        copied: TRTModule = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        for name, value in self.__dict__.items():
+            copied.__dict__[name] = value if name in _NEVER_CHANGED else copy.deepcopy(value, memo)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuses to be pickled.
+
+        Raises:
+            TRTCompileError: always.
+        """
+        raise TRTCompileError(
+            "a TRTModule cannot be pickled, and neither can what holds one. Write it to a file with "
+            "trtcompile.save(module, path), and read that with trtcompile.load(path)."
+        )
+
     def extra_repr(self) -> str:
         """The inputs and engines, for ``print``."""
         inputs = ", ".join(_describe(argument) for argument in self.arguments)
         return f"inputs=({inputs}), engines={list(self.engines)}"
+
+
+def _ordered_as(expected: Any, given: Any) -> Any:
+    """``given`` with the keys of its dictionaries in the order of ``expected``, which a pytree spec compares."""
+    if type(given) is not type(expected):
+        return given
+    if type(given) is dict and given.keys() == expected.keys():
+        return {key: _ordered_as(value, given[key]) for key, value in expected.items()}
+    if type(given) in (list, tuple) and len(given) == len(expected):
+        return type(given)(map(_ordered_as, expected, given))
+    return given
 
 
 def _describe(argument: Any) -> str:

@@ -65,8 +65,9 @@ def test_an_operator_without_converter_is_an_error() -> None:
         (lambda net, self: net.cast(self, torch.float16), r"HALF \[2, 3\].*torch.float32"),
         (lambda net, self: (self, self), "2 values where PyTorch gives 1"),
         (lambda net, self: (), "0 values where PyTorch gives 1"),
+        (lambda net, self: None, "returns None"),
     ],
-    ids=["shape", "rank", "dtype", "too_many", "none"],
+    ids=["shape", "rank", "dtype", "too_many", "too_few", "nothing"],
 )
 def test_a_result_unlike_pytorchs_is_an_error(wrong: Any, message: str) -> None:
     with pytest.raises(ConversionError, match=message):

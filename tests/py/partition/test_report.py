@@ -244,3 +244,22 @@ def test_multiply_adds_of_products_of_two_inputs() -> None:
 
     (row,) = parts(model, [torch.randn(2, 3, 5), torch.randn(2, 5, 7)]).report.rows
     assert row.multiply_adds == 2 * 3 * 5 * 7
+
+
+def test_sizes_that_depend_on_data_have_no_multiply_adds() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x[x.sum(1) > 0])
+
+    model, x = Rows().eval(), torch.randn(6, 4)
+    result = parts(model, [x])
+    rows = {row.operator: row.multiply_adds for row in result.report.rows}
+    assert rows["aten.linear.default"] == 0
+    assert "depends on data" in result.reasons["linear"]
+    (output,) = result.run(x)
+    assert 0 < len(output) < 6
+    torch.testing.assert_close(output, model(x).detach())

@@ -326,3 +326,30 @@ def test_large_constants_stay_finite(lowest: float) -> None:
     bound = torch.finfo(torch.float16).max
     low = -torch.inf if lowest == -torch.inf else -bound
     assert values.tolist() == [[low, 0.0, bound]] * 4
+
+
+def test_a_model_in_fp16_stays_as_it_is() -> None:
+    model = randomize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Softmax(1)), 0).half()
+    result = lowered(model, image().half())
+    assert all(name.endswith(":f16") for name in typed(result.lowered))
+    assert len(typed(result.lowered)) == 3
+    assert_types_are_true(result.lowered, image().half())
+    (output,) = result.run(image().half())
+    assert output.dtype == torch.float16
+    torch.testing.assert_close(output, model(image().half()).detach(), rtol=5e-3, atol=5e-3)
+
+
+def test_a_part_of_the_model_in_fp16_stays_as_it_is() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.own = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3).half()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.own(torch.relu(self.first(x)).half())
+            return h, torch.exp(h.float())
+
+    result = lowered(Mixed().eval(), image())
+    assert_types_are_true(result.lowered, image())
+    assert [output.dtype for output in result.run(image())] == [torch.float16, torch.float32]
+    assert not result.reasons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import trtcompile
 from trtcompile import EngineLoadError, Input, InputMismatchError, TRTModule
+from trtcompile.errors import TRTCompileError
 from trtcompile.runtime import engine_module
 
 
@@ -101,8 +103,13 @@ class TestChecks:
         assert "'scale': '[4] float32'" in str(caught.value)
 
     def test_device(self, compiled: TRTModule) -> None:
-        with pytest.raises(InputMismatchError, match="input 0 is on meta, but the engines run on"):
+        said = r"input 0 \(image\) is on meta, but the engines run on"
+        with pytest.raises(InputMismatchError, match=said):
             compiled(good()[0].to("meta"), good()[1])
+
+    def test_layout(self, compiled: TRTModule) -> None:
+        with pytest.raises(InputMismatchError, match=r"layout torch.sparse_coo.*to_dense"):
+            compiled(good()[0].to_sparse(), good()[1])
 
     def test_nothing_runs_after_a_failed_check(
         self, compiled: TRTModule, monkeypatch: pytest.MonkeyPatch
@@ -151,11 +158,34 @@ class TestModule:
         pipeline(*good()).sum().backward()
         assert pipeline.head.weight.grad is not None
 
-    def test_a_copy_works_on_its_own(self, compiled: TRTModule) -> None:
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+    def test_a_copy_works_on_its_own(self, compiled: TRTModule, copied: Any) -> None:
         x, extra = good()
         expected = compiled(x, extra)
-        clone = copy.copy(compiled)
+        clone = copied(compiled)
         torch.testing.assert_close(clone(x, extra), expected)
+        torch.testing.assert_close(clone.lowered(x, extra["scale"]), expected)
+        assert clone.engines[0].plan is compiled.engines[0].plan
+
+    def test_a_deep_copy_loads_its_engines_itself(self, built: TRTModule) -> None:
+        class Loaded:
+            """As a session of TensorRT's objects, which cannot be copied."""
+
+            def __reduce__(self) -> Any:
+                raise TypeError("cannot be copied")
+
+        (module,) = built.engine_modules
+        module._session = Loaded()  # type: ignore[assignment]
+        try:
+            clone = copy.deepcopy(built)
+        finally:
+            module._session = None
+        assert clone.engine_modules[0]._session is None
+        assert clone.executor is not built.executor and clone.spec is built.spec
+
+    def test_pickling_is_refused(self, built: TRTModule) -> None:
+        with pytest.raises(TRTCompileError, match=r"cannot be pickled.*trtcompile\.save"):
+            pickle.dumps(nn.Sequential(built))
 
     def test_attributes(self, built: TRTModule) -> None:
         assert built.argument_names == ("x", "extra")

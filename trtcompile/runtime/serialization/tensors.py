@@ -56,6 +56,6 @@ def tensor_from_archive(value: Any, archive: ArchiveReader, member: str) -> torc
         raise MalformedError(
             f"{member} has {size} bytes, and is to be of shape {list(sizes)} and {dtype}"
         )
-    tensor = torch.empty(sizes, dtype=dtype)
+    tensor = torch.empty(sizes, dtype=dtype, device="cpu")
     archive.read_into(member, bytes_of(tensor))
     return tensor
