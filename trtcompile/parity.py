@@ -115,8 +115,8 @@ def with_outputs(compiled: TRTModule, nodes: list[Node]) -> TRTModule:
 def _chosen(lowered: GraphModule, names: Collection[str] | None) -> dict[str, Node]:
     """What to compare, by name, in the order of the graph."""
     output = next(iter(reversed(lowered.graph.nodes)))
-    chosen = {
-        node: layer_name(node)
+    chosen = {  # an output that is cast back to FP32 goes by the name of what is cast
+        node: layer_name(node).partition("/")[0]
         for node in output.all_input_nodes
         if node.op == "call_function" and _is_floating(node)
     }

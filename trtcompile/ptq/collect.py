@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from trtcompile.errors import CalibrationError, CalibrationWarning
 from trtcompile.ptq.batches import FittedBatch, fit_batches
-from trtcompile.ptq.count_queue import CountQueue
+from trtcompile.ptq.count_queue import CountQueue, waiting_bytes
 from trtcompile.ptq.cuda_counting import kernels_on
 from trtcompile.ptq.graph_copy import copied_to
 from trtcompile.ptq.histogram import AbsHistogram
@@ -124,7 +124,7 @@ def _show_together(
             CalibrationWarning,
             stacklevel=2,
         )
-    queue = CountQueue()
+    queue = CountQueue(waiting_bytes(device))
     observers = {node: queue.observer_of(histogram) for node, histogram in histograms.items()}
     samples = show(request, loader, observers, device=device, inputs=inputs)
     queue.flush()

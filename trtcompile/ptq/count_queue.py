@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from trtcompile.ptq.histogram import AbsHistogram, count_together, flat_values
 
-# Small tensors take as long to launch as to count; large ones fill the device by themselves.
-_MOST_BYTES = 1 << 28
 _MOST_TENSORS = 256
+_LEAST_BYTES = 1 << 26
+_SHARE_OF_MEMORY = 64
+
+
+def waiting_bytes(device: torch.device) -> int:
+    """How much may wait on a CUDA device: a 64th of its memory.
+
+    Each group costs the host a quarter of a millisecond, as long as a convolution or two, and large
+    groups are few.
+    """
+    return max(
+        _LEAST_BYTES, torch.cuda.get_device_properties(device).total_memory // _SHARE_OF_MEMORY
+    )
 
 
 class CountQueue:
@@ -16,9 +28,13 @@ class CountQueue:
 
     ``observer_of`` gives what takes a histogram's place while values are shown; ``flush`` counts
     what is left.
+
+    Args:
+        most_bytes: when so much waits, it is counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._waiting: dict[QueuedHistogram, Tensor] = {}
         self._bytes = 0
 
@@ -39,7 +55,7 @@ class CountQueue:
             self.flush()
         self._waiting[observer] = flat
         self._bytes += flat.nbytes
-        if self._bytes >= _MOST_BYTES or len(self._waiting) >= _MOST_TENSORS:
+        if self._bytes >= self._most_bytes or len(self._waiting) >= _MOST_TENSORS:
             self.flush()
 
     def flush(self) -> None:

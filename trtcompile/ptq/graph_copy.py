@@ -69,7 +69,8 @@ def on_device(value: Any, device: torch.device) -> Any:
     A graph, such as a branch of ``torch.cond``, is always copied, to create its tensors on the device.
     """
     if isinstance(value, Tensor):
-        return value if value.device == device else value.detach().to(device)
+        to_gpu = device.type == "cuda"  # the host need not wait; the other way it must
+        return value if value.device == device else value.detach().to(device, non_blocking=to_gpu)
     if isinstance(value, fx.GraphModule):
         moved = copy.deepcopy(value).to(device)
         set_device(moved, device)

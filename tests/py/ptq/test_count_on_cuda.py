@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from cuda_waits import waiting_is_an_error
 from small_requests import SmallNet, make_request
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def forbid_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def queued(device: torch.device, count: int) -> tuple[CountQueue, list[QueuedHistogram]]:
-    queue = CountQueue()
+    queue = CountQueue(1 << 28)
     return queue, [queue.observer_of(AbsHistogram(device)) for _ in range(count)]
 
 
@@ -164,14 +165,11 @@ def test_values_that_wait_are_counted_without_waiting(monkeypatch: pytest.Monkey
     values = [randn(10_000, seed=k).to(CUDA) for k in range(5)]
     queue, observers = queued(CUDA, 5)
     kernels_on(CUDA)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         for _ in range(2):
             for observer, tensor in zip(observers, values, strict=True):
                 observer.update(tensor)
         queue.flush()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     for observer, tensor in zip(observers, values, strict=True):
         expected = AbsHistogram()
         expected.update(tensor.cpu())
@@ -183,15 +181,13 @@ def test_collecting_with_and_without_the_kernels(monkeypatch: pytest.MonkeyPatch
     """The last batch is partial; the values are the same ones, so the counts are equal."""
     request = make_request(SmallNet(), [Input((4, 3, 32, 32))])
     batches = [randn(3, 3, 32, 32, seed=k) for k in range(6)]
-    deterministic = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
         fast = collect.collect(request, batches, device=CUDA)
         forbid_kernels(monkeypatch)
         with pytest.warns(CalibrationWarning, match=r"slowly: switched off\."):
             slow = collect.collect(request, batches, device=CUDA)
-    finally:
-        torch.backends.cudnn.deterministic = deterministic
     assert fast.samples == slow.samples == 18
     for mine, theirs in zip(fast.histograms, slow.histograms, strict=True):
         assert mine == theirs

@@ -33,7 +33,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Groups:
 
 
 def test_tensors_wait_until_a_histogram_comes_again(groups: Groups) -> None:
-    queue = CountQueue()
+    queue = CountQueue(1000)
     first, second = (queue.observer_of(AbsHistogram()) for _ in range(2))
     first.update(torch.ones(2))
     second.update(torch.ones(3, 3))
@@ -46,19 +46,19 @@ def test_tensors_wait_until_a_histogram_comes_again(groups: Groups) -> None:
     assert (first.histogram.total, second.histogram.total) == (2, 13)
 
 
-@pytest.mark.parametrize(("name", "most"), [("_MOST_TENSORS", 2), ("_MOST_BYTES", 40)])
+@pytest.mark.parametrize(("tensors", "most_bytes"), [(2, 1000), (256, 40)])
 def test_much_does_not_wait(
-    groups: Groups, name: str, most: int, monkeypatch: pytest.MonkeyPatch
+    groups: Groups, tensors: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(count_queue, name, most)
-    queue = CountQueue()
+    monkeypatch.setattr(count_queue, "_MOST_TENSORS", tensors)
+    queue = CountQueue(most_bytes)
     for size in (5, 5, 0, 5):
         queue.observer_of(AbsHistogram()).update(torch.ones(size))
     assert groups == [[5, 5]]
 
 
 def test_reading_counts_first(groups: Groups) -> None:
-    queue = CountQueue()
+    queue = CountQueue(1000)
     observer = queue.observer_of(AbsHistogram())
     observer.update(torch.ones(3))
     assert bool(observer.finite)
@@ -70,5 +70,5 @@ def test_reading_counts_first(groups: Groups) -> None:
 
 def test_complex_tensors_are_refused_at_once(groups: Groups) -> None:
     with pytest.raises(CalibrationError, match="complex64"):
-        CountQueue().observer_of(AbsHistogram()).update(torch.zeros(2, dtype=torch.complex64))
+        CountQueue(1000).observer_of(AbsHistogram()).update(torch.zeros(2, dtype=torch.complex64))
     assert groups == []

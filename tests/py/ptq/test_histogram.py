@@ -10,6 +10,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from cuda_waits import waiting_is_an_error
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -262,11 +263,8 @@ class TestOnCuda:
     def test_updates_do_not_wait_for_the_device(self) -> None:
         values = torch.randn(1000).cuda()
         histogram = AbsHistogram("cuda:0")
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with waiting_is_an_error():
             histogram.update(values)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         assert histogram.total == 1000
 
     def test_nonfinite_values_are_found_later(self) -> None:
