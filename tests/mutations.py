@@ -953,4 +953,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tests/py/test_simulation.py::test_products_are_fp32_up_to_what_their_kernel_writes",
         ),
     ),
+    Mutation(
+        name="placement: all tokens are quantized for the one that is read",
+        file="trtcompile/ptq/placement/moves.py",
+        old="only_moves(reader) and not picks_part(reader)",
+        new="only_moves(reader)",
+        tests=(
+            "tests/py/ptq/test_placement_chains.py::test_what_a_part_is_picked_from_has_no_say_in_its_scale",
+            "tests/py/ptq/test_native_cache.py::test_every_tensor_gets_its_own_scale[vit]",
+        ),
+    ),
 )

@@ -78,6 +78,11 @@ def only_moves(node: Node) -> bool:
     return node.target in _MOVEMENTS
 
 
+def picks_part(node: Node) -> bool:
+    """Whether a movement leaves values out, which nothing behind it will see."""
+    return node.target in (aten.select.int, aten.slice.Tensor)
+
+
 def keeps_last_axis(node: Node) -> bool:
     """Whether a node moves one tensor such that the last axis stays the last, with its indices in order.
 

@@ -134,7 +134,7 @@ MOVEMENTS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "roll": (lambda x: x.roll((1, 2), (2, 3)), ["roll"]),
     "repeat": (lambda x: x.repeat(1, 1, 2, 1), ["repeat"]),
     "flip": (lambda x: x.flip(3), ["flip"]),
-    "expand": (lambda x: x[:1].expand(3, -1, -1, -1), ["expand"]),
+    "expand": (lambda x: x.unsqueeze(1).expand(-1, 3, -1, -1, -1).flatten(0, 1), ["reshape"]),
     "index_select": (lambda x: x.index_select(1, torch.arange(7, -1, -1)), ["index_select"]),
     "zero padding": (lambda x: F.pad(x, (1, 0, 2, 1)), ["constant_pad_nd"]),
     "reflection": (lambda x: F.pad(x, (1, 0, 2, 1), "reflect"), ["reflection_pad2d"]),
@@ -191,6 +191,25 @@ def test_parts_of_one_value_share_its_scale() -> None:
     result = placed(Halves(), [image()])
     assert result.readers == {"getitem": ["convolution"], "getitem_1": ["convolution_1"]}
     assert result.shared == [("getitem", "getitem_1")]
+
+
+@pytest.mark.parametrize(
+    "pick", [lambda y: y[:, :, 0].unsqueeze(2), lambda y: y[:, :, :4]], ids=["one", "some"]
+)
+def test_what_a_part_is_picked_from_has_no_say_in_its_scale(
+    pick: Callable[[Tensor], Tensor],
+) -> None:
+    class Picked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.after = conv(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(pick(torch.relu(x)))
+
+    result = placed(Picked(), [image()])
+    assert list(result.readers.values()) == [["convolution"]] and "relu" not in result.readers
+    assert result.shared == []
 
 
 def test_indices_have_no_scale() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch.fx import Node
 
 from trtcompile.node_info import layer_name
-from trtcompile.ptq.movement import moved_values, only_moves
+from trtcompile.ptq.movement import moved_values, only_moves, picks_part
 from trtcompile.ptq.placement.exclusions import may_be_read_in_int8
 from trtcompile.ptq.placement.rule import Quantizes, Read, Shares, Situation, is_float32
 
@@ -18,7 +18,7 @@ def _chain_start(value: Node, situation: Situation) -> Iterator[Read]:
     if readers is None or set(value.users) != set(readers):
         return
     reader = value
-    while only_moves(reader) and may_be_read_in_int8(reader, situation):
+    while only_moves(reader) and not picks_part(reader) and may_be_read_in_int8(reader, situation):
         moved = list(moved_values(reader))
         if len(moved) != 1:
             return
@@ -39,7 +39,8 @@ CHAIN_START = Quantizes(
     name="start of a chain",
     matches="a value that max pools, reshapes, and the like alone move to where INT8 reads it, where it is computed",
     reason="TensorRT 10.6 does not move Q from its region of matrix products into that of convolutions; quantizing "
-    "twice with one scale gives the same values as once.",
+    "twice with one scale gives the same values as once. What a part is picked from, such as all tokens for one, is "
+    "not quantized: values that nobody reads would have a say in the scale.",
     reads=_chain_start,
 )
 SHARED_SCALE = Shares(
