@@ -51,7 +51,7 @@ KIND = "native comparison"
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH = 64
 DEVICE = "cuda:0"  # the first one that the process sees
-SECONDS_PER_MODEL = 240.0
+SECONDS_PER_MODEL = 480.0
 
 #: Our algorithm for each native calibrator.
 OURS = {

@@ -17,6 +17,10 @@ class SettingsError(TRTCompileError, ValueError):
     """An option, a device, or an ``Input`` is unknown, malformed, or contradicts another."""
 
 
+class RegistrationError(TRTCompileError, TypeError, ValueError):
+    """A converter or lowering pass cannot be registered as it is."""
+
+
 class UnsupportedGraphError(TRTCompileError):
     """The model cannot be captured, or not enough of it can go into TensorRT.
 

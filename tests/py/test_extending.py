@@ -14,6 +14,7 @@ from torch import nn
 
 import trtcompile
 from trtcompile.conversion import REGISTRY
+from trtcompile.errors import RegistrationError
 from trtcompile.lowering import pipeline
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
@@ -71,11 +72,11 @@ def test_lowering_pass() -> None:
         "aten.relu.default",
     ]
     torch.testing.assert_close(module(x), model.linear(x).relu().detach())
-    with pytest.raises(TypeError, match="there already"):
+    with pytest.raises(RegistrationError, match="there already"):
         trtcompile.lowering_pass(names["silu_as_relu"])
 
 
 @pytest.mark.parametrize("wrong", [lambda graph_module: 0, 3])
 def test_what_is_no_pass(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"graph_module, spec|no function"):
+    with pytest.raises(RegistrationError, match=r"graph_module, spec|no function"):
         trtcompile.lowering_pass(wrong)

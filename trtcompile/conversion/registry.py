@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch.fx import Node
 
+from trtcompile.errors import RegistrationError
 from trtcompile.settings import CompileSpec
 
 Target = Callable[..., Any]
@@ -58,15 +59,14 @@ class Registry:
             override: whether to replace the converter that ``target`` has.
 
         Raises:
-            TypeError: the target is a packet rather than an overload, mutates its input, or the function's
-                parameters differ from the schema's.
-            ValueError: the target already has a converter and ``override`` is False.
+            RegistrationError: the target is a packet rather than an overload, mutates its input, or has a converter
+                already and ``override`` is False; or the function's parameters differ from the schema's.
         """
         _check_target(target)
 
         def decorate(function: ConverterFunction) -> ConverterFunction:
             if target in self._converters and not override:
-                raise ValueError(
+                raise RegistrationError(
                     f"{target} already has a converter. Pass override=True to replace it."
                 )
             _check_parameters(target, function)
@@ -110,15 +110,17 @@ def _refuses_bytes(node: Node, spec: CompileSpec) -> str | None:
 def _check_target(target: object) -> None:
     if isinstance(target, torch._ops.OpOverloadPacket):
         forms = ", ".join(f"{target}.{name}" for name in target.overloads())
-        raise TypeError(
+        raise RegistrationError(
             f"{target} is a family of operators. Register one of its overloads: {forms}."
         )
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
-        raise TypeError(
+        raise RegistrationError(
             f"{target} writes to its input, which lowering has replaced. Register the functional form."
         )
     if not callable(target):
-        raise TypeError(f"{target!r} is no operator. Register a torch.ops overload or a function.")
+        raise RegistrationError(
+            f"{target!r} is no operator. Register a torch.ops overload or a function."
+        )
 
 
 def _check_parameters(target: object, function: Callable[..., Any]) -> None:
@@ -128,7 +130,7 @@ def _check_parameters(target: object, function: Callable[..., Any]) -> None:
     expected = [argument.name for argument in target._schema.arguments]
     actual = list(inspect.signature(function).parameters)[1:]
     if actual != expected:
-        raise TypeError(
+        raise RegistrationError(
             f"the converter of {target} takes {actual}. Name its parameters as the schema: {expected}."
         )
 

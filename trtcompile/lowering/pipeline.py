@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from torch.fx import GraphModule
 
-from trtcompile.errors import LoweringError
+from trtcompile.errors import LoweringError, RegistrationError
 from trtcompile.lowering.batch_norm import BATCH_NORM
 from trtcompile.lowering.cast_bytes import cast_bytes
 from trtcompile.lowering.constants import drop_unused_constants
@@ -53,20 +53,20 @@ def lowering_pass(function: LoweringPass) -> LoweringPass:
     number of rewrites; the runner recompiles, removes dead nodes, and checks the graph.
 
     Raises:
-        TypeError: it is not callable with two arguments, or is there already.
+        RegistrationError: it is not callable with two arguments, or is there already.
     """
     if not callable(function):
-        raise TypeError(
+        raise RegistrationError(
             f"{function!r} is no function. Decorate a function (graph_module, spec) -> int."
         )
     try:
         inspect.signature(function).bind(None, None)
     except TypeError as error:
-        raise TypeError(
+        raise RegistrationError(
             f"the lowering pass {function.__name__} cannot be called with (graph_module, spec): {error}."
         ) from None
     if function in _USER_PASSES:
-        raise TypeError(f"the lowering pass {function.__name__} is there already.")
+        raise RegistrationError(f"the lowering pass {function.__name__} is there already.")
     _USER_PASSES.append(function)
     return function
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trtcompile.conversion import REGISTRY, Registry
+from trtcompile.errors import RegistrationError
 
 aten = torch.ops.aten
 
@@ -32,7 +33,7 @@ def test_registries_are_apart() -> None:
 def test_a_second_converter_must_say_override() -> None:
     registry = Registry()
     registry.register(aten.relu.default)(_relu)
-    with pytest.raises(ValueError, match=r"aten\.relu\.default already has.*override=True"):
+    with pytest.raises(RegistrationError, match=r"aten\.relu\.default already has.*override=True"):
         registry.register(aten.relu.default)(_relu)
 
     @registry.register(aten.relu.default, override=True)
@@ -52,17 +53,17 @@ def test_a_packet_is_refused_with_its_overloads() -> None:
 
 @pytest.mark.parametrize("target", [aten.relu_.default, aten.add.out, aten.add_.Tensor])
 def test_an_operator_that_writes_is_refused(target: Any) -> None:
-    with pytest.raises(TypeError, match="Register the functional form"):
+    with pytest.raises(RegistrationError, match="Register the functional form"):
         Registry().register(target)
 
 
 def test_what_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="'relu' is no operator"):
+    with pytest.raises(RegistrationError, match="'relu' is no operator"):
         Registry().register("relu")  # type: ignore[arg-type]
 
 
 def test_parameters_must_be_named_as_the_schema() -> None:
-    with pytest.raises(TypeError, match=r"takes \['x'\].*\['self'\]"):
+    with pytest.raises(RegistrationError, match=r"takes \['x'\].*\['self'\]"):
 
         @Registry().register(aten.relu.default)
         def misnamed(net: Any, x: Any) -> Any:
@@ -70,7 +71,7 @@ def test_parameters_must_be_named_as_the_schema() -> None:
 
 
 def test_parameters_must_be_all_of_the_schema() -> None:
-    with pytest.raises(TypeError, match=r"takes \['self', 'other'\].*'alpha'"):
+    with pytest.raises(RegistrationError, match=r"takes \['self', 'other'\].*'alpha'"):
 
         @Registry().register(aten.add.Tensor)
         def without_alpha(net: Any, self: Any, other: Any) -> Any:
@@ -79,7 +80,7 @@ def test_parameters_must_be_all_of_the_schema() -> None:
 
 def test_a_refused_converter_is_not_kept() -> None:
     registry = Registry()
-    with pytest.raises(TypeError):
+    with pytest.raises(RegistrationError):
         registry.register(aten.relu.default)(lambda net, x: x)
     assert len(registry) == 0
 
