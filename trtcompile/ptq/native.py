@@ -124,6 +124,8 @@ class NativeCalibrator(Calibrator):
         inputs = flat_inputs(request.arguments)
         names = [given.name or f"input_{number}" for number, given in enumerate(inputs)]
         while True:
+            # It may write this batch over the one before, on any stream: that one must be done with.
+            torch.cuda.synchronize(request.device)
             addresses = self.calibrator.get_batch(names)
             if not addresses:
                 return

@@ -96,6 +96,25 @@ def test_the_table_is_that_of_a_loader(
     assert calibrator.asked[0] == ["input_0"]
 
 
+def test_a_batch_is_done_with_before_the_next_is_written(
+    request_: CalibrationRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibrators write all batches to the same place, and kernels that count may still be on their way."""
+    happened: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: happened.append("wait"))
+    calibrator = derived(ptq.IInt8EntropyCalibrator2)
+    get_batch = calibrator.get_batch
+
+    def noted(names: Sequence[str]) -> list[int] | None:
+        happened.append("batch")
+        addresses: list[int] | None = get_batch(names)
+        return addresses
+
+    monkeypatch.setattr(calibrator, "get_batch", noted)
+    as_calibrator(calibrator).calibrate(request_)
+    assert happened == ["wait", "batch", "wait"] * 4 + ["wait", "batch"]
+
+
 @pytest.mark.parametrize("cutoff", [0.5, 1.0])
 def test_legacy_takes_its_numbers_from_the_calibrator(
     cutoff: float, request_: CalibrationRequest
