@@ -127,8 +127,7 @@ def _write(graph_module: GraphModule, result: Node) -> None:
         return
     with graph_module.graph.inserting_after(result):
         written = _cast(graph_module, result, torch.float16)
-    written.meta = dict(result.meta)
-    written.meta[TENSOR_NAME] = f"{layer_name(result)}/fp16"
+    written.meta = dict(result.meta)  # and the name: in the network, this is that tensor
     _set_dtype(written, torch.float16)
     for reader in readers:
         reader.replace_input_with(result, written)

@@ -13,6 +13,7 @@ import trtcompile
 from trtcompile import Input
 from trtcompile.node_info import operator_name
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
+from trtcompile.ptq.analysis.layers import QuantizedLayers
 
 FAST = {torch.float, torch.half, torch.int8}
 SHAPE = (2, 16, 8, 8)
@@ -105,3 +106,25 @@ def test_the_values_are_those_of_exact_sums_rounded_where_they_are_written() -> 
 
 def test_without_fp16_nothing_changes(model: nn.Module) -> None:
     assert all(":f16" not in row for row in typed(simulated(model, {torch.int8})))
+
+
+class Branches(nn.Module):
+    """A convolution's result is added to, and is a residual later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        one = self.one(x)
+        y = torch.relu(one + x)
+        return self.three(self.two(y) + one), y
+
+
+@pytest.mark.parametrize("net", [Residual, Branches])
+def test_layers_and_their_tensors_are_called_as_in_fp32(net: type[nn.Module]) -> None:
+    model = randomize(net(), 3).eval()
+    single, half = (simulated(model, precisions) for precisions in ({torch.int8}, FAST))
+    expected = [(layer.name, layer.tensors) for layer in QuantizedLayers(single).layers]
+    assert len(expected) == 3
+    assert [(layer.name, layer.tensors) for layer in QuantizedLayers(half).layers] == expected

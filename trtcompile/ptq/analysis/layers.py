@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import CalibrationError
@@ -92,7 +93,7 @@ class QuantizedLayers:
         if reader in products:
             return (reader,)
         if reader.target is SUM:
-            mains = tuple(node for node in reader.all_input_nodes if node in products)
+            mains = tuple(n for n in map(_before_cast, reader.all_input_nodes) if n in products)
             if mains:
                 return mains
         return self._downstream(reader) or (reader,)
@@ -146,6 +147,11 @@ def tensor_of(quantizer: Node) -> str:
     source = quantizer.args[0]
     assert isinstance(source, Node)
     return layer_name(source)
+
+
+def _before_cast(node: Node) -> Node:
+    """A value before it was rounded to another type."""
+    return node.all_input_nodes[0] if node.target is torch.ops.aten._to_copy.default else node
 
 
 def _kind(node: Node) -> str:
