@@ -369,8 +369,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="precision: a named dtype overruled",
         file="trtcompile/precision/assign.py",
-        old="if _names_a_dtype(node) or _floating_dtype(node) != torch.float32:",
-        new="if _floating_dtype(node) != torch.float32:",
+        old="if _names_a_dtype(node) or floating_dtype(node) != torch.float32:",
+        new="if floating_dtype(node) != torch.float32:",
         tests=("tests/py/precision/test_assign.py::test_an_explicit_dtype_argument_is_obeyed",),
     ),
     Mutation(

@@ -69,6 +69,20 @@ def is_dequantize(node: Node) -> bool:
     return is_qdq(node) and operator_name(node).partition(".")[2].startswith("dequantize")
 
 
+def is_quantize(node: Node) -> bool:
+    """Whether a node quantizes."""
+    return is_qdq(node) and not is_dequantize(node)
+
+
+def dequantized_from(value: object) -> torch.dtype | None:
+    """The dtype that a value was dequantized from; None if it does not come straight from a dequantize node."""
+    if not isinstance(value, Node) or not is_dequantize(value):
+        return None
+    (quantized, *_) = value.all_input_nodes
+    dtype: torch.dtype = quantized.meta["val"].dtype
+    return dtype
+
+
 def module_path(node: Node) -> str:
     """The path of the ``nn.Module`` that the node was traced from, such as ``features.0``; empty if unknown."""
     stack = node.meta.get("nn_module_stack") or {}

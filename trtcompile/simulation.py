@@ -7,8 +7,14 @@ from torch.fx import GraphModule, Node
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
-from trtcompile.node_info import TENSOR_NAME, is_dequantize, is_qdq, layer_name
+from trtcompile.node_info import TENSOR_NAME, is_dequantize, is_quantize, layer_name
 from trtcompile.partition.precision_of import precision_of
+from trtcompile.precision.casts import (
+    add_cast,
+    add_dequantize,
+    floating_dtype,
+    set_floating_dtype,
+)
 from trtcompile.products import PRODUCTS
 from trtcompile.ptq.graph_copy import copied_graph
 from trtcompile.settings import QUANTIZED_PRECISIONS
@@ -66,16 +72,18 @@ def widen_quantized_products(graph_module: GraphModule) -> int:
         How many products compute in FP32 now.
     """
     products = [node for node in graph_module.graph.nodes if _is_half_quantized_product(node)]
+    if not products:
+        return 0
     widened: dict[Node, Node] = {}
     for product in products:
         kernel = _kernel_of(product)
         for node in kernel:
             for source in node.all_input_nodes:
-                if source not in kernel and _dtype(source) == torch.float16:
+                if source not in kernel and floating_dtype(source) == torch.float16:
                     if source not in widened:
                         widened[source] = _in_fp32(graph_module, source)
                     node.replace_input_with(source, widened[source])
-            _set_dtype(node, torch.float32)
+            set_floating_dtype(node, torch.float32)
         _write(graph_module, kernel[-1])
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
@@ -87,7 +95,7 @@ def _is_half_quantized_product(node: Node) -> bool:
     return (
         node.op == "call_function"
         and node.target in PRODUCTS
-        and _dtype(node) == torch.float16
+        and floating_dtype(node) == torch.float16
         and precision_of(node) in QUANTIZED_PRECISIONS.values()
     )
 
@@ -99,7 +107,7 @@ def _kernel_of(product: Node) -> list[Node]:
     while len(kernel[-1].users) == 1:
         (user,) = kernel[-1].users
         is_sum = user.target is _SUM and not summed
-        if not (is_sum or user.target in _ACTIVATIONS) or _dtype(user) != torch.float16:
+        if not (is_sum or user.target in _ACTIVATIONS) or floating_dtype(user) != torch.float16:
             break
         summed = summed or is_sum
         kernel.append(user)
@@ -108,40 +116,16 @@ def _kernel_of(product: Node) -> list[Node]:
 
 def _in_fp32(graph_module: GraphModule, source: Node) -> Node:
     """The same value for FP32 readers."""
-    with graph_module.graph.inserting_after(source):
-        if is_dequantize(source):
-            wide = graph_module.graph.node_copy(source)
-            wide.kwargs = {**source.kwargs, "out_dtype": torch.float32}
-        else:
-            wide = _cast(graph_module, source, torch.float32)
-    wide.meta = dict(source.meta)
-    wide.meta[TENSOR_NAME] = f"{layer_name(source)}/fp32"
-    _set_dtype(wide, torch.float32)
-    return wide
+    add = add_dequantize if is_dequantize(source) else add_cast
+    return add(graph_module, source, torch.float32)
 
 
 def _write(graph_module: GraphModule, result: Node) -> None:
     """Rounds what a kernel writes to FP16, unless all readers quantize it."""
     readers = list(result.users)
-    if all(is_qdq(reader) for reader in readers):
+    if all(map(is_quantize, readers)):
         return
-    with graph_module.graph.inserting_after(result):
-        written = _cast(graph_module, result, torch.float16)
-    written.meta = dict(result.meta)  # and the name: in the network, this is that tensor
-    _set_dtype(written, torch.float16)
+    written = add_cast(graph_module, result, torch.float16)
+    written.meta[TENSOR_NAME] = layer_name(result)  # in the network, this is that tensor
     for reader in readers:
         reader.replace_input_with(result, written)
-
-
-def _cast(graph_module: GraphModule, source: Node, dtype: torch.dtype) -> Node:
-    return graph_module.graph.call_function(aten._to_copy.default, (source,), {"dtype": dtype})
-
-
-def _dtype(node: Node) -> torch.dtype | None:
-    value = node.meta.get("val")
-    return value.dtype if isinstance(value, torch.Tensor) else None
-
-
-def _set_dtype(node: Node, dtype: torch.dtype) -> None:
-    value = node.meta["val"]
-    node.meta["val"] = value.new_empty(value.shape, dtype=dtype)

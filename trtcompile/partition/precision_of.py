@@ -6,22 +6,13 @@ import torch
 from torch.fx import Node
 
 from trtcompile.int4_blocks import dequantize_int4_blocks
-from trtcompile.node_info import is_dequantize
+from trtcompile.node_info import dequantized_from
 from trtcompile.products import PRODUCTS, operands
 from trtcompile.settings import QUANTIZED_PRECISIONS
 
 aten = torch.ops.aten
 
 _NAMES = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
-
-
-def dequantized_from(value: object) -> torch.dtype | None:
-    """The dtype that a value was dequantized from; None if it does not come straight from a dequantize node."""
-    if not isinstance(value, Node) or not is_dequantize(value):
-        return None
-    (quantized, *_) = value.all_input_nodes
-    dtype: torch.dtype = quantized.meta["val"].dtype
-    return dtype
 
 
 def precision_of(node: Node) -> str:

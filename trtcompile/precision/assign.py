@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
-from trtcompile.node_info import TENSOR_NAME, is_dequantize, is_qdq, layer_name
+from trtcompile.node_info import is_dequantize, is_qdq
+from trtcompile.precision.casts import (
+    add_cast,
+    add_dequantize,
+    floating_dtype,
+    set_floating_dtype,
+)
 
 aten = torch.ops.aten
 
@@ -96,10 +101,10 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         for node in graph_module.graph.nodes
         if _can_be_halved(node, taken) and not _is_quantized_last_layer(node)
     }
-    own_fp16 = {node for node in graph_module.graph.nodes if _floating_dtype(node) == torch.float16}
+    own_fp16 = {node for node in graph_module.graph.nodes if floating_dtype(node) == torch.float16}
     _split_dequantize(graph_module, halved)
     for node in halved:
-        _set_dtype(node)
+        set_floating_dtype(node, torch.float16)
     casts: dict[tuple[Node, torch.dtype], Node] = {}
     for node in list(graph_module.graph.nodes):
         if node.op == "output" or (node.op == "call_function" and not is_qdq(node)):
@@ -114,15 +119,6 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
     return len(halved)
 
 
-def _floating_dtype(node: Node) -> torch.dtype | None:
-    value: Any = node.meta.get("val")
-    if isinstance(value, (tuple, list)) and value:
-        value = value[0]
-    if isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float16):
-        return value.dtype
-    return None
-
-
 def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
     if (
         node.op != "call_function"
@@ -131,7 +127,7 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
         or is_qdq(node)
     ):
         return False
-    if _names_a_dtype(node) or _floating_dtype(node) != torch.float32:
+    if _names_a_dtype(node) or floating_dtype(node) != torch.float32:
         return False
     if node.target is operator.getitem:  # it has the type of what it picks from
         (source,) = node.all_input_nodes
@@ -140,7 +136,7 @@ def _can_be_halved(node: Node, taken: Collection[Node]) -> bool:
         isinstance(n.meta.get("val"), (torch.Tensor, tuple, list)) for n in node.all_input_nodes
     ):
         return False  # it makes a tensor of PyTorch's default type
-    return all(_floating_dtype(n) in (torch.float32, None) for n in node.all_input_nodes)
+    return all(floating_dtype(n) in (torch.float32, None) for n in node.all_input_nodes)
 
 
 def _names_a_dtype(node: Node) -> bool:
@@ -166,30 +162,13 @@ def _split_dequantize(graph_module: GraphModule, halved: set[Node]) -> None:
         readers = [user for user in node.users if user in halved]
         if not readers:
             continue
-        with graph_module.graph.inserting_after(node):
-            half = graph_module.graph.node_copy(node)
-        half.kwargs = {**half.kwargs, "out_dtype": torch.float16}
-        half.meta = dict(node.meta)
-        half.meta[TENSOR_NAME] = f"{layer_name(node)}.fp16"
-        _set_dtype(half)
+        half = add_dequantize(graph_module, node, torch.float16)
         for reader in readers:
             reader.replace_input_with(node, half)
 
 
-def _set_dtype(node: Node) -> None:
-    def halve(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
-            return value.new_empty(value.shape, dtype=torch.float16)
-        return value
-
-    value = node.meta["val"]
-    node.meta["val"] = (
-        type(value)(map(halve, value)) if isinstance(value, (tuple, list)) else halve(value)
-    )
-
-
 def _needs_cast(source: Node, wanted: torch.dtype) -> bool:
-    dtype = _floating_dtype(source)
+    dtype = floating_dtype(source)
     is_single = isinstance(source.meta.get("val"), torch.Tensor)
     return is_single and dtype is not None and dtype != wanted
 
@@ -214,14 +193,6 @@ def _cast(
         value = _saturated(constant) if dtype == torch.float16 else constant.to(dtype)
         cast = add_constant(graph_module, f"{source.target}_fp16", value, before=source)
     else:
-        with graph_module.graph.inserting_after(source):
-            cast = graph_module.graph.call_function(
-                aten._to_copy.default, (source,), {"dtype": dtype}
-            )
-        value = source.meta["val"]
-        cast.meta = dict(source.meta)
-        cast.meta["val"] = value.new_empty(value.shape, dtype=dtype)
-        suffix = "fp16" if dtype == torch.float16 else "fp32"
-        cast.meta[TENSOR_NAME] = f"{layer_name(source)}/{suffix}"
+        cast = add_cast(graph_module, source, dtype)
     casts[source, dtype] = cast
     return cast

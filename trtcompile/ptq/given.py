@@ -10,7 +10,7 @@ from torch.fx.node import map_arg
 
 from trtcompile.errors import SettingsError, UnsupportedGraphError
 from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
-from trtcompile.node_info import is_dequantize, is_qdq, layer_name
+from trtcompile.node_info import dequantized_from, is_qdq, layer_name
 from trtcompile.products import operands
 from trtcompile.ptq.placement import lacks_quantized_result
 from trtcompile.ptq.unit_scales import UnitScales
@@ -35,7 +35,7 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
         SettingsError: what the model is quantized to is not enabled, or a calibrator is a second source of scales.
         UnsupportedGraphError: TensorRT has nothing like the model's quantization.
     """
-    wanted = {_quantized_dtype(node) for node in verdicts if is_dequantize(node)}
+    wanted = set(map(dequantized_from, verdicts))
     if spec.quantized_dtype is None or (torch.float8_e4m3fn in wanted) != spec.uses_fp8:
         dtype = torch.float8_e4m3fn if torch.float8_e4m3fn in wanted else torch.int8
         raise SettingsError(
@@ -75,12 +75,6 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             "per_channel_symmetric for weights, zero-points 0; or give the model as it was before quantization, and a "
             "calibrator."
         )
-
-
-def _quantized_dtype(node: Node) -> torch.dtype:
-    (quantized, *_) = node.all_input_nodes
-    dtype: torch.dtype = quantized.meta["val"].dtype
-    return dtype
 
 
 def dequantize_grouped(graph_module: GraphModule) -> int:

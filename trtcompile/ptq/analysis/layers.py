@@ -9,7 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.errors import CalibrationError
-from trtcompile.node_info import is_qdq, layer_name
+from trtcompile.node_info import is_dequantize, is_qdq, is_quantize, layer_name
 from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.operators import SUM
 
@@ -154,23 +154,19 @@ def _before_cast(node: Node) -> Node:
     return node.all_input_nodes[0] if node.target is torch.ops.aten._to_copy.default else node
 
 
-def _kind(node: Node) -> str:
-    return getattr(node.target, "_opname", "") if is_qdq(node) else ""
-
-
 def _switchable_source(node: Node) -> Node | None:
     """The quantize node of a dequantize node, if nothing but dequantize nodes reads it."""
-    if not _kind(node).startswith("dequantize"):
+    if not is_dequantize(node):
         return None
     source = node.args[0]
-    if not isinstance(source, Node) or not _kind(source).startswith("quantize"):
+    if not isinstance(source, Node) or not is_quantize(source):
         return None
-    alone = all(_kind(user).startswith("dequantize") for user in source.users)
+    alone = all(map(is_dequantize, source.users))
     return source if alone else None
 
 
 def _is_product(node: Node) -> bool:
-    dequantized = [n for n in node.all_input_nodes if _kind(n).startswith("dequantize")]
+    dequantized = list(filter(is_dequantize, node.all_input_nodes))
     return node.op == "call_function" and len(dequantized) >= 2 and not _moves(node)
 
 

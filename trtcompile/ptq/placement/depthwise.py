@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.fx import Node
 
-from trtcompile.node_info import is_dequantize, is_qdq, layer_name
+from trtcompile.node_info import is_quantize, layer_name
 from trtcompile.products import operands
 from trtcompile.ptq.placement.decisions import Placement
 from trtcompile.ptq.placement.operators import CONVOLUTION, is_weighted
@@ -26,7 +26,7 @@ def lacks_int8_kernel(node: Node) -> bool:
 
 def lacks_quantized_result(node: Node) -> bool:
     """The same of a graph that has its Q/DQ: something else than Q reads the result."""
-    return _reader_without(node, lambda user: is_qdq(user) and not is_dequantize(user)) is not None
+    return _reader_without(node, is_quantize) is not None
 
 
 def without_int8_result(node: Node, placement: Placement) -> str | None:
