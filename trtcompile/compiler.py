@@ -127,8 +127,7 @@ def dry_run(
     ):
         options["calibrator"] = UnitScales()
     settings = CompileSpec.from_options(options, spec=spec)
-    captured, _ = _capture(model, inputs, kwarg_inputs, settings)
-    _, quantization = prepare(captured, settings)
+    captured, quantization = _prepared(model, inputs, kwarg_inputs, settings)
     _, report = split(captured, settings, quantization)
     _warn_of_absent_names(report, settings, captured)
     return report
@@ -213,7 +212,7 @@ def _capture(
     kwarg_inputs: Mapping[str, Any] | None,
     spec: CompileSpec,
 ) -> tuple[CapturedGraph, list[str]]:
-    """The model as a graph, and the names of its arguments."""
+    """The model as a graph, and the names of its arguments; the caller keeps the random state."""
     if isinstance(model, ExportedProgram) and _is_empty(inputs) and kwarg_inputs is None:
         arguments, keywords = inputs_of(model)
     else:
@@ -226,13 +225,12 @@ def _capture(
         )
     # What is wrong with the profiles shows before any work is done.
     resolve_profiles(tensors, spec.optimization_profiles)
-    with kept_random_state():
-        captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
-        if isinstance(model, ExportedProgram):
-            names = argument_names(model)
-        else:
-            names = _argument_names(model, len(arguments))
-        return captured, [*names, *captured.keywords]
+    captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
+    if isinstance(model, ExportedProgram):
+        names = argument_names(model)
+    else:
+        names = _argument_names(model, len(arguments))
+    return captured, [*names, *captured.keywords]
 
 
 def _is_empty(inputs: Any) -> bool:
@@ -297,8 +295,8 @@ def build_prepared(
     for engine in engines:
         module = EngineModule(engine, spec.device.gpu_id, use_cuda_graphs=spec.use_cuda_graphs)
         setattr(partitioned.executor, engine.name, module)
-    lasting = [graph_module] if spec.keep_lowered else []
-    own_constants(captured, partitioned.executor, *lasting)
+    kept = graph_module if spec.keep_lowered else None
+    own_constants(captured, partitioned.executor, *([] if kept is None else [kept]))
     return TRTModule(
         executor=partitioned.executor,
         arguments=captured.arguments,
@@ -308,8 +306,8 @@ def build_prepared(
         out_spec=captured.out_spec,
         spec=spec,
         report=report,
-        lowered=simulation_of(graph_module, captured.out_spec) if spec.keep_lowered else None,
-        network_graph=graph_module if spec.keep_lowered else None,
+        lowered=None if kept is None else simulation_of(kept, captured.out_spec),
+        network_graph=kept,
         calibration_table=quantization.table,
         graph_hash=identity,
     )

@@ -108,10 +108,7 @@ class TRTModule(nn.Module):
         Raises:
             AttributeError: it was not kept (``keep_lowered=False``, or the module was loaded from a file).
         """
-        lowered: GraphModule | None = self.__dict__["_lowered"]
-        if lowered is None:
-            raise AttributeError(_NO_LOWERED_GRAPH)
-        return lowered
+        return self._kept("_lowered")
 
     @property
     def network_graph(self) -> GraphModule:
@@ -120,7 +117,10 @@ class TRTModule(nn.Module):
         Raises:
             AttributeError: it was not kept, as ``lowered``.
         """
-        graph: GraphModule | None = self.__dict__["_network_graph"]
+        return self._kept("_network_graph")
+
+    def _kept(self, name: str) -> GraphModule:
+        graph: GraphModule | None = self.__dict__[name]
         if graph is None:
             raise AttributeError(_NO_LOWERED_GRAPH)
         return graph
