@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensor_pairs import PairingError
+from tensor_pairs import WEIGHT_TOLERANCE, PairingError
 from torch.fx import GraphModule
 
 from trtcompile.node_info import layer_name
@@ -33,8 +33,6 @@ _KIND_OF_ONNX = {
     "AveragePool": "average_pool",
     "GlobalAveragePool": "average_pool",
 }
-# Batch norms are folded in FP32 by one side and in FP64 by the other.
-_WEIGHT_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +146,7 @@ def _in_order(ours: Sequence[Reader], theirs: Sequence[Reader]) -> list[tuple[Re
 def _is_same(a: Reader, b: Reader) -> bool:
     if a.weight is None or b.weight is None or a.kind != b.kind or a.weight.shape != b.weight.shape:
         return False
-    return bool(np.abs(a.weight - b.weight).max() <= _WEIGHT_TOLERANCE * np.abs(a.weight).max())
+    return bool(np.abs(a.weight - b.weight).max() <= WEIGHT_TOLERANCE * np.abs(a.weight).max())
 
 
 def with_group_mates(

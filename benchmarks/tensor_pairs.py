@@ -38,7 +38,7 @@ _KIND_OF_ONNX = {
     "Gemm": "linear",
 }
 # Batch norms are folded in FP32 by one side and in FP64 by the other.
-_WEIGHT_TOLERANCE = 1e-4
+WEIGHT_TOLERANCE = 1e-4
 
 
 class PairingError(ValueError):
@@ -140,7 +140,7 @@ def _difference(ours: Sequence[NamedTensor], theirs: Sequence[NamedTensor]) -> s
     if a.weight is not None and b.weight is not None:
         if a.weight.shape != b.weight.shape:
             return "the shape of the weight"
-        if np.abs(a.weight - b.weight).max() > _WEIGHT_TOLERANCE * np.abs(a.weight).max():
+        if np.abs(a.weight - b.weight).max() > WEIGHT_TOLERANCE * np.abs(a.weight).max():
             return "the weight"
     return None
 

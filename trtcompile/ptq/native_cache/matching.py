@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+import torch
 from torch.fx import Node
 
 from trtcompile.errors import CalibrationError
 from trtcompile.node_info import layer_name, module_path
-from trtcompile.ptq.movement import moved_values, only_moves
+from trtcompile.ptq.movement import moved_values, only_moves, picks_part
 from trtcompile.ptq.native_cache.onnx_file import OnnxGraph, pair_with_onnx
 from trtcompile.ptq.native_cache.report import CacheReport, TensorMatch
 from trtcompile.ptq.native_cache.scopes import is_scoped, pair_by_module
 from trtcompile.ptq.native_cache.sequence import is_unnamed, pair_by_sequence
 from trtcompile.ptq.request import CalibrationRequest
 
+#: Movements that may leave values out, or have several results.
+_MAY_PICK = frozenset(
+    {
+        operator.getitem,
+        torch.ops.aten.index_select.default,
+        torch.ops.aten.split_with_sizes.default,
+    }
+)
 _GIVEN = "given in names"
 _IN_ORDER = (
     "The layers have no names: they are taken to have been added in the order in which the model computes, which "
@@ -169,9 +179,7 @@ def _only_source(node: Node) -> Node | None:
 
 def _keeps_all(node: Node) -> bool:
     """Whether a movement's result has all values that it is given; a max-pool counts, as it does for TensorRT."""
-    picks = ("select", "slice", "index_select", "split_with_sizes", "getitem")
-    name = getattr(node.target, "__name__", "")
-    return not name.startswith(picks)
+    return not picks_part(node) and node.target not in _MAY_PICK
 
 
 def _shared(
