@@ -972,4 +972,11 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tests/py/ptq/test_native.py::test_a_batch_is_done_with_before_the_next_is_written",
         ),
     ),
+    Mutation(
+        name="upload: a tensor begins anew in the next piece",
+        file="trtcompile/ptq/pinned_upload.py",
+        old="part.copy_(source[start : start + count])",
+        new="part.copy_(source[:count])",
+        tests=("tests/py/ptq/test_pinned_upload.py::test_copies_are_equal_and_own_their_memory",),
+    ),
 )

@@ -96,7 +96,8 @@ def collect(
             graph fails on a batch.
     """
     nodes = {name: request.nodes[name] for name in request.names}
-    histograms = {node: AbsHistogram(device) for node in nodes.values()}
+    observed = list(dict.fromkeys(nodes.values()))
+    histograms = dict(zip(observed, AbsHistogram.several(len(observed), device), strict=True))
     inputs = InputSample()
     if device.type == "cuda":
         samples = _show_together(request, loader, histograms, device=device, inputs=inputs)

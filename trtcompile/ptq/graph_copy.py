@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from trtcompile.lowering.retarget import set_device
+from trtcompile.ptq.pinned_upload import PinnedUpload
 
 _Nodes = dict[fx.Node, fx.Node]
 
@@ -41,9 +42,14 @@ def copied_to(
     graph = copy.deepcopy(graph_module.graph)
     nodes = dict(zip(graph_module.graph.nodes, graph.nodes, strict=True))
     targets: dict[str, Any] = {}
+    upload = PinnedUpload(device) if device.type == "cuda" else None
     for node in graph.nodes:
         if node.op in ("get_attr", "call_module") and node.target not in targets:
-            targets[node.target] = on_device(_attribute(graph_module, node.target), device)
+            value = _attribute(graph_module, node.target)
+            if upload is not None and isinstance(value, Tensor) and value.device.type == "cpu":
+                targets[node.target] = upload.copy(value)
+            else:
+                targets[node.target] = on_device(value, device)
     for number, (node, module) in enumerate((beside or {}).items()):
         targets[f"_beside_{number}"] = module
         with graph.inserting_after(nodes[node]):

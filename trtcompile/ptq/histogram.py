@@ -77,6 +77,20 @@ class AbsHistogram:
         self._peak = torch.zeros((), dtype=torch.float32, device=device)
         self._finite = torch.ones((), dtype=torch.bool, device=device)
 
+    @classmethod
+    def several(cls, count: int, device: torch.device) -> list[AbsHistogram]:
+        """Empty histograms, made in a few launches together."""
+        together = {
+            name: value.expand(count, *value.shape).contiguous()
+            for name, value in vars(cls(device)).items()
+        }
+        histograms = []
+        for parts in zip(*(rows.unbind() for rows in together.values()), strict=True):
+            histogram = cls.__new__(cls)
+            vars(histogram).update(zip(together, parts, strict=True))
+            histograms.append(histogram)
+        return histograms
+
     def update(self, values: Tensor) -> None:
         """Counts the absolute values of a tensor of any shape, strides, and real dtype.
 

@@ -55,6 +55,15 @@ def occupied(histogram: AbsHistogram) -> dict[int, int]:
     return {int(bin_): int(counts[bin_]) for bin_ in counts.nonzero().flatten()}
 
 
+def test_several_made_together_count_apart() -> None:
+    values = [torch.randn(100, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    histograms = AbsHistogram.several(3, torch.device("cpu"))
+    for histogram, shown in zip(histograms, values, strict=True):
+        histogram.update(shown)
+    assert histograms == [histogram_of(shown) for shown in values]
+    assert AbsHistogram.several(0, torch.device("cpu")) == []
+
+
 @given(value_lists)
 @example([FLOAT32_MAX, 2.0**-149])
 @example([2.0**-101, 2.0**-100])
