@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class Built:
         simulation: the lowered graph in PyTorch, on the CPU; None for the route.
         int8_operators: the convolutions that are INT8 in the lowered graph.
         left_out: weighted operators that are not, and the rule for it.
+        calibrated: False if the scales were those of an earlier build.
     """
 
     plan: bytes | memoryview
@@ -38,6 +40,7 @@ class Built:
     simulation: nn.Module | None
     int8_operators: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,22 +87,41 @@ def build_ours(workload: Workload, precisions: set[torch.dtype], device: Any = "
     return Built(engine.plan, seconds, stages, compiled.lowered, tuple(convolutions), left_out)
 
 
-def build_onnx(workload: Workload, on_gpu: nn.Module, *, int8: bool) -> Built:
-    """Goes through ONNX, with the FP16 flag, and with the INT8 flag and calibrator if asked for."""
+def build_onnx(
+    workload: Workload, on_gpu: nn.Module, *, int8: bool, caches: Path | None = None
+) -> Built:
+    """Goes through ONNX, with the FP16 flag, and with the INT8 flag and calibrator if asked for.
+
+    Args:
+        workload: the model and its data.
+        on_gpu: the model on the GPU.
+        int8: with INT8.
+        caches: folder for TensorRT's calibration caches, a file for each model. Where it has one,
+            the batches are not needed: names and scales do not depend on the batch size.
+    """
     device = next(on_gpu.parameters()).device
     start = time.perf_counter()
     batches = [b.to(device) for b in workload.calibration.split(workload.batch)] if int8 else []
     example = workload.evaluation[: workload.batch].to(device)
-    route = build_route(on_gpu, example, fp16=True, int8=int8, batches=batches)
+    file = caches / f"{workload.name}.cache" if int8 and caches is not None else None
+    cache = file.read_bytes() if file is not None and file.is_file() else None
+    route = build_route(on_gpu, example, fp16=True, int8=int8, batches=batches, cache=cache)
     seconds = time.perf_counter() - start
+    if file is not None and cache is None and route.calibration_cache is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(route.calibration_cache)
     # The builder calibrates by itself, so only what is in front of it can be told apart.
     stages = {**route.stages, "before_builder": seconds - route.stages["build"]}
-    return Built(route.plan, seconds, stages, None)
+    return Built(route.plan, seconds, stages, None, calibrated=cache is None)
 
 
-CONTENDERS = {
-    contender.name: contender
-    for contender in (
+def contenders(caches: Path | None = None) -> dict[str, Contender]:
+    """All sides by name.
+
+    Args:
+        caches: as ``build_onnx`` takes it.
+    """
+    sides = (
         Contender(
             "ours-int8",
             "trtcompile {float, half, int8}, strongly typed, entropy calibration in PyTorch",
@@ -116,7 +138,7 @@ CONTENDERS = {
             "onnx-int8",
             "ONNX -> TensorRT, weakly typed, flags INT8 and FP16, native entropy calibrator 2",
             1.0,
-            lambda workload, on_gpu: build_onnx(workload, on_gpu, int8=True),
+            lambda workload, on_gpu: build_onnx(workload, on_gpu, int8=True, caches=caches),
         ),
         Contender(
             "onnx-fp16",
@@ -125,4 +147,4 @@ CONTENDERS = {
             lambda workload, on_gpu: build_onnx(workload, on_gpu, int8=False),
         ),
     )
-}
+    return {side.name: side for side in sides}

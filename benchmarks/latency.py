@@ -19,7 +19,7 @@ from typing import Any
 
 import environment
 import torch
-from contenders import CONTENDERS
+from contenders import contenders
 from result_file import ResultFileError, read_result, write_result
 from row import Row, Settings
 from summary import markdown
@@ -45,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--contenders",
         nargs="+",
-        choices=list(CONTENDERS),
+        choices=list(contenders()),
         default=list(DEFAULT_CONTENDERS),
         help="default: %(default)s",
     )
@@ -64,6 +64,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=float,
         metavar="SECONDS",
         help="start no further build that would not end in time, counted from the start",
+    )
+    parser.add_argument(
+        "--route-caches",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the route's calibration cache of each model there, and use one that is there "
+        "instead of calibrating again; build times of such rows are not judged",
     )
     parser.add_argument("--commit", help="the commit to name in the results, where git cannot tell")
     parser.add_argument(
@@ -109,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(
         options.builds, options.rounds, options.seconds_per_turn, layers=options.layers
     )
-    chosen = [CONTENDERS[name] for name in options.contenders]
+    sides = contenders(options.route_caches)
+    chosen = [sides[name] for name in options.contenders]
     files, good = [], True
     for batch in options.batch:
         file = output_file(options.output, options.model, batch)

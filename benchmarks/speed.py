@@ -81,6 +81,7 @@ def job_of(model: str, batch: int, options: argparse.Namespace) -> Job:
     command += ["--batch", str(batch), "--builds", str(options.builds)]
     command += ["--rounds", str(options.rounds), "--output", str(options.output)]
     command += ["--time-limit", str(seconds - 20)]
+    command += ["--route-caches", str(options.logs / "route-caches")]
     if options.commit is not None:
         command += ["--commit", options.commit]
     return Job(f"latency-{model}-b{batch}", command, seconds, needs=SECONDS_NEEDED[model])

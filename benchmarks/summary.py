@@ -41,12 +41,16 @@ class Side:
         build_seconds: build times.
         rounds: the fewest rounds that any build was timed in.
         checks: the output checks of each build.
+        calibrated: whether each build calibrated.
+        ms: the median over builds of the medians.
+        seconds: the median build time.
     """
 
     build_medians_ms: list[float]
     build_seconds: list[float]
     rounds: int
     checks: list[Mapping[str, Any]]
+    calibrated: bool
     ms: float
     seconds: float
 
@@ -75,6 +79,7 @@ def side(result: Mapping[str, Any], name: str) -> Side | None:
         build_seconds=seconds,
         rounds=min(map(len, rounds)),
         checks=[build["checks"] for build in builds],
+        calibrated=all(build.get("calibrated", True) for build in builds),
         ms=median_of_medians(rounds),
         seconds=median_of_medians([seconds]),
     )
@@ -146,6 +151,8 @@ def _build_verdict(result: Mapping[str, Any]) -> str:
     ours, route = side(result, OURS), side(result, ROUTE)
     if ours is None or route is None:
         return "not judged: a side is missing"
+    if not (ours.calibrated and route.calibrated):
+        return "not judged: scales of an earlier build"
     return "met" if ours.seconds / route.seconds <= BUILD_BAR * TOLERANCE else "not met"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 
+import contenders
 import pytest
 import torch
-from contenders import build_ours
 from native_calibration import compare, is_good, our_tables, read_cache
 from onnx_route import (
     INPUT_NAME,
     OUTPUT_NAME,
+    RouteBuild,
     RouteError,
     build_route,
     export_onnx,
@@ -214,7 +215,7 @@ def test_our_side_builds_and_tells_its_stages(vgg16, int8):
     workload = Workload("vgg16", vgg16, BATCH, images, images, seed=0)
     precisions = {torch.float, torch.half} | ({torch.int8} if int8 else set())
     device = Device(compute_capability="8.9") if flavour.builds_ahead_of_time else Device()
-    built = build_ours(workload, precisions, device)
+    built = contenders.build_ours(workload, precisions, device)
     assert len(built.plan) > 10_000
     assert 0 < built.stages[BUILDER] < built.seconds
     assert built.stages["before_builder"] == pytest.approx(built.seconds - built.stages[BUILDER])
@@ -223,6 +224,28 @@ def test_our_side_builds_and_tells_its_stages(vgg16, int8):
         simulated, eager = built.simulation(images[:BATCH]), vgg16(images[:BATCH])
     assert simulated.shape == eager.shape
     assert torch.equal(simulated, eager) is False
+
+
+def test_route_calibrates_once_for_all_batch_sizes(tmp_path, monkeypatch):
+    given = []
+
+    def build_route(*_, cache: bytes | None, **__) -> RouteBuild:
+        given.append(cache)
+        written = "scales" if cache is None else None
+        return RouteBuild(b"plan", {"build": 1.0}, written)
+
+    monkeypatch.setattr(contenders, "build_route", build_route)
+    images = torch.zeros(4, 1)
+    built = []
+    for name, batch in (("a", 1), ("a", 2), ("b", 2), ("b", 1)):
+        model = nn.Linear(1, 1)
+        workload = Workload(name, model, batch, images, images, seed=0)
+        built.append(contenders.build_onnx(workload, model, int8=True, caches=tmp_path / "new"))
+    assert given == [None, b"scales", None, b"scales"]
+    assert [one.calibrated for one in built] == [True, False, True, False]
+    contenders.build_onnx(workload, model, int8=False, caches=tmp_path / "new")
+    contenders.build_onnx(workload, model, int8=True)
+    assert given[4:] == [None, None]
 
 
 @pytest.mark.gpu

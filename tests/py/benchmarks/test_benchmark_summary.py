@@ -104,6 +104,13 @@ def test_build_time_bar():
     assert verdicts([result([build(0.5, seconds=52.0)] * 3, route)])[0]["build"] == "not met"
 
 
+def test_a_route_that_was_not_calibrated_is_no_reference_for_build_times():
+    ours, route = [build(0.5, seconds=1.0)] * 3, [build(1.0, seconds=100.0)]
+    verdict = verdicts([result(ours, [{**route[0], "calibrated": False}])])[0]
+    assert verdict["build"] == "not judged: scales of an earlier build"
+    assert verdict["latency"] == verdicts([result(ours, route)])[0]["latency"]
+
+
 def test_row_without_a_bar_is_shown_without_a_verdict():
     assert latency_verdict(result([build(1.0)] * 3, [build(1.0)] * 3, batch=7)) == "no bar"
 
