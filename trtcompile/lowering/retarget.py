@@ -55,9 +55,9 @@ def _set_device(graph_module: GraphModule, device: torch.device) -> int:
     for node in graph_module.graph.nodes:
         if node.op != "call_function":
             continue
-        args, kwargs = pytree.tree_map_only(
-            torch.device, lambda _: device, (node.args, dict(node.kwargs))
-        )
+        # Operators take a device as an argument of its own, so what is inside others need not be looked at.
+        args = tuple(_other(value, device) for value in node.args)
+        kwargs = {name: _other(value, device) for name, value in node.kwargs.items()}
         if _creates_on_default_device(node):
             kwargs["device"] = device
         if (args, kwargs) != (node.args, node.kwargs):
@@ -66,6 +66,10 @@ def _set_device(graph_module: GraphModule, device: torch.device) -> int:
     if changed:
         graph_module.recompile()
     return changed
+
+
+def _other(value: Any, device: torch.device) -> Any:
+    return device if isinstance(value, torch.device) else value
 
 
 def _creates_on_default_device(node: Node) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from trtcompile.lowering.retarget import set_device
+from trtcompile.ptq.channels_last import weights_with_channels_last
 from trtcompile.ptq.pinned_upload import PinnedUpload
 
 _Nodes = dict[fx.Node, fx.Node]
@@ -31,7 +32,8 @@ def copied_to(
 ) -> tuple[fx.GraphModule, _Nodes]:
     """The same, to run on a device: what is elsewhere is copied there.
 
-    Tensors that the graph creates are created there as well.
+    Tensors that the graph creates are created there as well. On a CUDA device, weights may have
+    another memory format.
 
     Args:
         graph_module: the graph.
@@ -41,15 +43,16 @@ def copied_to(
     """
     graph = copy.deepcopy(graph_module.graph)
     nodes = dict(zip(graph_module.graph.nodes, graph.nodes, strict=True))
-    targets: dict[str, Any] = {}
-    upload = PinnedUpload(device) if device.type == "cuda" else None
-    for node in graph.nodes:
-        if node.op in ("get_attr", "call_module") and node.target not in targets:
-            value = _attribute(graph_module, node.target)
-            if upload is not None and isinstance(value, Tensor) and value.device.type == "cpu":
-                targets[node.target] = upload.copy(value)
-            else:
-                targets[node.target] = on_device(value, device)
+    targets = {
+        node.target: _attribute(graph_module, node.target)
+        for node in graph.nodes
+        if node.op in ("get_attr", "call_module")
+    }
+    if device.type == "cuda":
+        targets.update(_uploaded(targets, device))
+        for target in weights_with_channels_last(graph_module):
+            targets[target] = targets[target].contiguous(memory_format=torch.channels_last)
+    targets = {target: on_device(value, device) for target, value in targets.items()}
     for number, (node, module) in enumerate((beside or {}).items()):
         targets[f"_beside_{number}"] = module
         with graph.inserting_after(nodes[node]):
@@ -62,6 +65,16 @@ def copied_to(
         copied, device
     )  # of branches as well, which are copies; it generates code where it has to
     return copied, nodes
+
+
+def _uploaded(targets: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """Copies of those targets that are tensors on the CPU."""
+    upload = PinnedUpload(device)
+    return {
+        target: upload.copy(value)
+        for target, value in targets.items()
+        if isinstance(value, Tensor) and value.device.type == "cpu"
+    }
 
 
 def _attribute(module: torch.nn.Module, target: str) -> Any:
