@@ -109,11 +109,11 @@ def check_buildable(spec: CompileSpec) -> Flavour:
 
     Raises:
         TensorRTMissingError: no TensorRT is installed.
-        SettingsError: the device is not there, cannot be built for, or lacks a type that was asked for; or there can
-            be no timing cache file.
+        SettingsError: the device is not there, cannot be built for, or lacks a type that was asked for; or an option
+            about timing kernels cannot be followed.
     """
     flavour = _tensorrt.load()
-    _check_timing_cache_file(flavour, spec)
+    _check_timing_options(flavour, spec)
     here = _tensorrt.gpu_capability(spec.device.gpu_id)
     named = spec.device.compute_capabilities
     _check_types(spec, named or ((here,) if here else ()))
@@ -165,14 +165,16 @@ def _check_types(spec: CompileSpec, targets: Sequence[str]) -> None:
                 )
 
 
-def _check_timing_cache_file(flavour: Flavour, spec: CompileSpec) -> None:
+def _check_timing_options(flavour: Flavour, spec: CompileSpec) -> None:
+    for option in ("num_avg_timing_iters", "timing_cache_file"):
+        value = getattr(spec, option)
+        if value is not None and not flavour.measures_kernels:
+            raise SettingsError(
+                f"{option} is {value!r}, but {flavour} times no kernels when it builds, so it would have no effect. "
+                "Leave it out."
+            )
     if spec.timing_cache_file is None:
         return
-    if not flavour.measures_kernels:
-        raise SettingsError(
-            f"timing_cache_file is {spec.timing_cache_file!r}, but {flavour} times no kernels when it builds, so there "
-            "is nothing to keep. Leave it out."
-        )
     path = Path(spec.timing_cache_file)
     if path.is_dir() or not path.resolve().parent.is_dir():
         problem = "is a folder" if path.is_dir() else "is in a folder that does not exist"
@@ -255,6 +257,8 @@ def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, spec.workspace_size)
     if spec.optimization_level is not None:
         config.builder_optimization_level = spec.optimization_level
+    if spec.num_avg_timing_iters is not None:
+        config.avg_timing_iterations = spec.num_avg_timing_iters
     named = spec.device.compute_capabilities
     if flavour.builds_ahead_of_time and named:
         config.num_compute_capabilities = len(named)

@@ -191,6 +191,8 @@ class CompileSpec:
         keep_lowered: keeps the lowered graph, Q/DQ included, as ``compiled.lowered``.
         workspace_size: upper limit, in bytes, of the scratch memory that TensorRT may use; None for its default.
         optimization_level: builder effort from 0 (fast build) to 5 (fast engine); None for TensorRT's default.
+        num_avg_timing_iters: how often TensorRT times each kernel, for an average to choose by; None for its default,
+            once. More make longer builds, whose choice depends less on chance.
         timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.
         use_cuda_graphs: replays each engine as a CUDA graph, captured once for each input shape.
         optimization_profiles: ranges that each engine is tuned for apart, as a list such as
@@ -221,6 +223,7 @@ class CompileSpec:
     keep_lowered: bool = True
     workspace_size: int | None = None
     optimization_level: int | None = None
+    num_avg_timing_iters: int | None = None
     timing_cache_file: str | None = None
     use_cuda_graphs: bool = False
     optimization_profiles: tuple[tuple[tuple[str, SizeRange], ...], ...] | None = None
@@ -258,6 +261,8 @@ class CompileSpec:
             _require_int("workspace_size", self.workspace_size, low=1)
         if self.optimization_level is not None:
             _require_int("optimization_level", self.optimization_level, low=0, high=5)
+        if self.num_avg_timing_iters is not None:
+            _require_int("num_avg_timing_iters", self.num_avg_timing_iters, low=1)
         if self.timing_cache_file is not None:
             setattr_(self, "timing_cache_file", _path("timing_cache_file", self.timing_cache_file))
         if self.optimization_profiles is not None:
@@ -382,6 +387,7 @@ class CompileSpec:
             "require_full_compilation": self.require_full_compilation,
             "workspace_size": self.workspace_size,
             "optimization_level": self.optimization_level,
+            "num_avg_timing_iters": self.num_avg_timing_iters,
             "use_cuda_graphs": self.use_cuda_graphs,
             "optimization_profiles": None
             if self.optimization_profiles is None

@@ -202,6 +202,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "keep_lowered": st.booleans(),
     "workspace_size": st.none() | st.integers(1, 2**40),
     "optimization_level": st.none() | st.integers(0, 5),
+    "num_avg_timing_iters": st.none() | st.integers(1, 16),
     "timing_cache_file": st.none() | st.sampled_from(["a.timing", Path("b/c.timing")]),
     "use_cuda_graphs": st.booleans(),
     "optimization_profiles": st.none()
@@ -255,6 +256,7 @@ class TestValues:
             "min_block_size",
             "workspace_size",
             "optimization_level",
+            "num_avg_timing_iters",
             "keep_lowered",
         } & set(options):
             assert getattr(spec, name) == options[name]
@@ -302,6 +304,7 @@ class TestValues:
             ({"min_block_size": 0}, "min_block_size is 0, out of range"),
             ({"min_block_size": True}, "not an integer"),
             ({"optimization_level": 6}, "from 0 to 5"),
+            ({"num_avg_timing_iters": 0}, "num_avg_timing_iters is 0"),
             ({"workspace_size": 0}, "at least 1"),
             ({"workspace_size": 1.5}, "not an integer"),
             ({"keep_lowered": 1}, "not a bool"),
@@ -488,6 +491,13 @@ class TestBuilderOptions:
             ("builder_optimization_level", level)
         ]
 
+    def test_num_avg_timing_iters(self, configured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        # A flavour that times nothing takes the setting as well, and does nothing with it.
+        monkeypatch.setattr(_tensorrt.Flavour, "measures_kernels", True)
+        _, config = configured(num_avg_timing_iters=3)
+        assert config.avg_timing_iterations == 3
+        assert effect_of(configured, num_avg_timing_iters=3) == [("avg_timing_iterations", 3)]
+
     def test_compute_capability(self, configured: Any) -> None:
         if not _tensorrt.load().builds_ahead_of_time:
             pytest.skip("this TensorRT builds for its own GPU only: pip install 'trtcompile[rtx]'")
@@ -506,10 +516,9 @@ class TestTimingCache:
             )
         path = tmp_path / "cache.timing"
         path.write_bytes(b"the user's own")
-        with pytest.raises(SettingsError, match="times no kernels"):
-            trtcompile.compile(
-                nn.ReLU(), [Input((1, 3))], device=build_device(), timing_cache_file=path
-            )
+        for options in ({"timing_cache_file": path}, {"num_avg_timing_iters": 2}):
+            with pytest.raises(SettingsError, match=rf"{next(iter(options))}.*times no kernels"):
+                trtcompile.compile(nn.ReLU(), [Input((1, 3))], device=build_device(), **options)
         assert path.read_bytes() == b"the user's own"
 
     @pytest.mark.parametrize("where", ["", "missing/x.timing"])
