@@ -101,6 +101,19 @@ def floating_convolutions(inspection: str, left_out: Mapping[str, str]) -> list[
     return found
 
 
+def int8_layer_count(inspection: str) -> int:
+    """How many layers of an engine read INT8, whatever they compute.
+
+    Args:
+        inspection: JSON of an engine built with detailed profiling verbosity.
+    """
+    layers = json.loads(inspection).get("Layers", [])
+    formats = [
+        layer["Inputs"][0].get("Format/Datatype", "") for layer in layers if layer.get("Inputs")
+    ]
+    return sum("int8" in str(one).lower() for one in formats)
+
+
 def int8_summary(
     inspection: str, operators: Sequence[str], left_out: Mapping[str, str] | None = None
 ) -> dict[str, Any]:

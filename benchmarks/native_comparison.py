@@ -29,7 +29,7 @@ import torch
 from accuracy_data import load_fold, pixels
 from accuracy_models import MODELS, trained
 from accuracy_run import exact_kernels, logits_of
-from engine_layers import expected_int8, int8_summary
+from engine_layers import expected_int8, int8_layer_count, int8_summary
 from gpu_queue import Job, run_jobs
 from metrics import sqnr_db, top1
 from native_calibration import RecordingCalibrator, compare, read_cache
@@ -211,6 +211,7 @@ class Comparison:
             "accuracy": self._accuracy(logits),
             "flips": self._flips(logits),
             "sqnr_db_against_fp32": sqnr_db(self.fp32, logits),
+            "int8_layers": int8_layer_count(runner.inspect()),
             "seconds": round(sum(built.stages.values()), 1),
             "cache": built.calibration_cache,
         }
@@ -247,9 +248,11 @@ class Comparison:
                 optimization_level=self.options.optimization_level,
                 timing_cache=self.timing_cache,
             )
-            logits = logits_of(PlanRunner(built.plan, self.batches[0]).run, self.tests, BATCH)
+            runner = PlanRunner(built.plan, self.batches[0])
+            logits = logits_of(runner.run, self.tests, BATCH)
             row[kind] = {
                 "batches_read": built.batches_read,
+                "int8_layers": int8_layer_count(runner.inspect()),
                 "accuracy": self._accuracy(logits),
                 "sqnr_db_against_fp32": sqnr_db(self.fp32, logits),
                 "top1_agreement_with_our_engine": top1(self.engine, logits).agreement,

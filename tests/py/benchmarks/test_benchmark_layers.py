@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from agreement import LEAST_AGREEMENT, compare_outputs, layer_problems
-from engine_layers import expected_int8, floating_convolutions, int8_layers, int8_summary
+from engine_layers import (
+    expected_int8,
+    floating_convolutions,
+    int8_layer_count,
+    int8_layers,
+    int8_summary,
+)
 from layer_times import layer_rows
 
 
@@ -110,6 +116,12 @@ def test_convolutions_that_read_floating_point_are_listed_with_the_rule():
     summary = int8_summary(inspection, ["convolution_1"], {})
     assert [one["rule"] for one in summary["floating convolutions"]] == ["", ""]
     assert summary["INT8"] == 1
+
+
+def test_layers_that_read_int8_are_counted():
+    half = layer("b", "Row major linear FP16")
+    assert int8_layer_count(inspected(layer("a", INT8_FORMAT), half, {"Name": "no inputs"})) == 1
+    assert int8_layer_count(inspected(half)) == 0
 
 
 def test_every_convolution_has_to_be_int8():

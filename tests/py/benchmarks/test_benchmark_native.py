@@ -224,7 +224,7 @@ def test_a_result_that_meets_every_bar_has_no_problems():
         ({"our_cache": cache("ours", batches_read=8)}, "TensorRT calibrated although"),
         (
             {"our_cache": cache("ours with all scales / 8", sqnr_db_against_fp32=29.0)},
-            "does not use it",
+            "runs nothing in INT8",
         ),
         ({"errors": ["native legacy: no"]}, "native legacy: no"),
         ({"parity": None}, "was not run"),
@@ -308,6 +308,9 @@ class StubRunner:
         logits = STUB["model"](batch)
         return logits + self.error * logits.roll(1, dims=0)
 
+    def inspect(self) -> str:
+        return '{"Layers": [{"Inputs": [{"Format/Datatype": "Int8"}]}, {"Inputs": []}]}'
+
 
 STUB: dict[str, Any] = {}
 
@@ -373,6 +376,7 @@ def test_a_comparison_has_all_parts(on_the_cpu, tmp_path, monkeypatch):
     assert len(made["calibration"]["indices"].split(",")) == 64
     assert made["parity"] == {**made["parity"], "top1_agreement": 1.0, "sqnr_db": 200.0}
     for name, native in made["native"].items():
+        assert native["int8_layers"] == 1
         assert native["sqnr_db_against_fp32"] > 20
         if name in ("entropy2", "minmax"):
             assert native["scales"]["ours_without_pair"] == []
