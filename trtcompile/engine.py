@@ -259,6 +259,8 @@ def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:
         config.builder_optimization_level = spec.optimization_level
     if spec.num_avg_timing_iters is not None:
         config.avg_timing_iterations = spec.num_avg_timing_iters
+    if spec.max_aux_streams is not None:
+        config.max_aux_streams = spec.max_aux_streams
     named = spec.device.compute_capabilities
     if flavour.builds_ahead_of_time and named:
         config.num_compute_capabilities = len(named)

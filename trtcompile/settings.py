@@ -193,6 +193,8 @@ class CompileSpec:
         optimization_level: builder effort from 0 (fast build) to 5 (fast engine); None for TensorRT's default.
         num_avg_timing_iters: how often TensorRT times each kernel, for an average to choose by; None for its default,
             once. More make longer builds, whose choice depends less on chance.
+        max_aux_streams: on how many further CUDA streams an engine may run operators that do not wait for each other;
+            0 for one stream, None for TensorRT's choice.
         timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.
         use_cuda_graphs: replays each engine as a CUDA graph, captured once for each input shape.
         optimization_profiles: ranges that each engine is tuned for apart, as a list such as
@@ -224,6 +226,7 @@ class CompileSpec:
     workspace_size: int | None = None
     optimization_level: int | None = None
     num_avg_timing_iters: int | None = None
+    max_aux_streams: int | None = None
     timing_cache_file: str | None = None
     use_cuda_graphs: bool = False
     optimization_profiles: tuple[tuple[tuple[str, SizeRange], ...], ...] | None = None
@@ -263,6 +266,8 @@ class CompileSpec:
             _require_int("optimization_level", self.optimization_level, low=0, high=5)
         if self.num_avg_timing_iters is not None:
             _require_int("num_avg_timing_iters", self.num_avg_timing_iters, low=1)
+        if self.max_aux_streams is not None:
+            _require_int("max_aux_streams", self.max_aux_streams, low=0)
         if self.timing_cache_file is not None:
             setattr_(self, "timing_cache_file", _path("timing_cache_file", self.timing_cache_file))
         if self.optimization_profiles is not None:
@@ -388,6 +393,7 @@ class CompileSpec:
             "workspace_size": self.workspace_size,
             "optimization_level": self.optimization_level,
             "num_avg_timing_iters": self.num_avg_timing_iters,
+            "max_aux_streams": self.max_aux_streams,
             "use_cuda_graphs": self.use_cuda_graphs,
             "optimization_profiles": None
             if self.optimization_profiles is None

@@ -203,6 +203,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "workspace_size": st.none() | st.integers(1, 2**40),
     "optimization_level": st.none() | st.integers(0, 5),
     "num_avg_timing_iters": st.none() | st.integers(1, 16),
+    "max_aux_streams": st.none() | st.integers(0, 7),
     "timing_cache_file": st.none() | st.sampled_from(["a.timing", Path("b/c.timing")]),
     "use_cuda_graphs": st.booleans(),
     "optimization_profiles": st.none()
@@ -257,6 +258,7 @@ class TestValues:
             "workspace_size",
             "optimization_level",
             "num_avg_timing_iters",
+            "max_aux_streams",
             "keep_lowered",
         } & set(options):
             assert getattr(spec, name) == options[name]
@@ -305,6 +307,7 @@ class TestValues:
             ({"min_block_size": True}, "not an integer"),
             ({"optimization_level": 6}, "from 0 to 5"),
             ({"num_avg_timing_iters": 0}, "num_avg_timing_iters is 0"),
+            ({"max_aux_streams": -1}, "max_aux_streams is -1"),
             ({"workspace_size": 0}, "at least 1"),
             ({"workspace_size": 1.5}, "not an integer"),
             ({"keep_lowered": 1}, "not a bool"),
@@ -490,6 +493,12 @@ class TestBuilderOptions:
         assert effect_of(configured, optimization_level=level) == [
             ("builder_optimization_level", level)
         ]
+
+    @pytest.mark.parametrize("streams", [0, 2])
+    def test_max_aux_streams(self, configured: Any, streams: int) -> None:
+        _, config = configured(max_aux_streams=streams)
+        assert config.max_aux_streams == streams
+        assert effect_of(configured, max_aux_streams=streams) == [("max_aux_streams", streams)]
 
     def test_num_avg_timing_iters(self, configured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         # A flavour that times nothing takes the setting as well, and does nothing with it.

@@ -209,6 +209,7 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
         workspace_size=2**30,
         optimization_level=4,
         num_avg_timing_iters=2,
+        max_aux_streams=1,
         timing_cache_file="x.timing",
         use_cuda_graphs=True,
         optimization_profiles=[{"batch": (1, 1, 1)}, {"batch": (2, 4, 8), "length": (1, 2, 3)}],
