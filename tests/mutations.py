@@ -259,6 +259,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="calibration: what a pool drops has a say in the scale",
+        file="trtcompile/ptq/request.py",
+        old="tuple(name for name in group if name not in self.carried) or group",
+        new="group",
+        tests=(
+            "tests/py/ptq/test_carried.py::test_the_scale_in_front_of_a_pool_is_that_of_what_it_keeps",
+            "tests/py/ptq/test_native_cache_refusals.py::TestSharedScales::test_what_is_behind_a_pool_is_what_counts",
+        ),
+    ),
+    Mutation(
+        name="calibration: what is read in front of a pool has no say in the scale",
+        file="trtcompile/ptq/quantize.py",
+        old="if all(map(only_moves, nodes))",
+        new="if any(map(only_moves, nodes))",
+        tests=("tests/py/ptq/test_carried.py::test_what_is_read_in_front_of_the_pool_too_counts",),
+    ),
+    Mutation(
         name="placement: a pool beside INT8 readers reads floating point",
         file="trtcompile/ptq/placement/moves.py",
         old="if not is_float32(value) or (only_moves(value) and not readers):",
