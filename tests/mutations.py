@@ -276,6 +276,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/ptq/test_carried.py::test_what_is_read_in_front_of_the_pool_too_counts",),
     ),
     Mutation(
+        name="placement: the last layers for small images are taken for gates",
+        file="trtcompile/ptq/placement/gates.py",
+        old="if any(size != 1 for size in shape[2:]) or _is_written_by_int8_product(data, situation):",
+        new="if any(size != 1 for size in shape[2:]):",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestGates::test_the_last_layers_for_small_images_are_no_gates",
+        ),
+    ),
+    Mutation(
         name="placement: a pool beside INT8 readers reads floating point",
         file="trtcompile/ptq/placement/moves.py",
         old="if not is_float32(value) or (only_moves(value) and not readers):",
