@@ -54,6 +54,7 @@ CHAIN_START = Quantizes(
 SHARED_SCALE = Shares(
     name="shared scale",
     matches="values that max pools, reshapes, concatenations, and the like connect",
-    reason="TensorRT moves Q across such operators only if the scale is the same on both sides.",
+    reason="TensorRT moves Q across such operators only if the scale is the same on both sides. It is chosen for the "
+    "values that something computes with: what a max pool drops needs no range.",
     joined=_moved,
 )
