@@ -1006,7 +1006,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="if not only_moves(node):",
         tests=(
             "tests/py/ptq/test_placement_chains.py::test_what_a_part_is_picked_from_has_no_say_in_its_scale",
-            "tests/py/ptq/test_native_cache.py::test_every_tensor_gets_its_own_scale[vit]",
         ),
     ),
     Mutation(
