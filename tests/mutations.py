@@ -36,6 +36,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_layering.py::test_a_bad_file_is_found[a neighbour]",),
     ),
     Mutation(
+        name="capture: hooks that forward registers stay",
+        file="trtcompile/capture.py",
+        old="if isinstance(value, dict))",
+        new="if name in ('_parameters', '_buffers', '_modules'))",
+        tests=(
+            "tests/py/test_capture.py::TestTheModelStaysAsItWas::test_hooks_that_forward_registers",
+        ),
+    ),
+    Mutation(
         name="batch norm: scale on the input channels",
         file="trtcompile/lowering/fold_batch_norm.py",
         old="return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))",
