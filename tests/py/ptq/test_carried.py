@@ -11,11 +11,12 @@ from ptq.placed import conv
 from torch import Tensor, nn
 
 import trtcompile
-from trtcompile.node_info import layer_name
+from trtcompile.node_info import is_dequantize, layer_name
 from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 from trtcompile.ptq.algorithms import amax_of, scale_of
 from trtcompile.ptq.auto import CANDIDATES
 from trtcompile.ptq.histogram import AbsHistogram
+from trtcompile.ptq.movement import only_moves
 
 HISTOGRAM_ALGORITHMS = [
     CalibrationAlgo.ENTROPY_CALIBRATION_2,
@@ -137,3 +138,61 @@ def test_what_is_clipped_in_front_of_the_pool_changes_nothing_behind_it() -> Non
     assert float(x.min()) < -128 * scale < 127 * scale < float(x.max())
     behind = torch.clamp(torch.round(pooled(x) / scale), -128, 127) * scale
     torch.testing.assert_close(seen["flip/dequantize"], behind, rtol=0, atol=1e-5)
+
+
+class Branches(Pooled):
+    """One value, moved to several layers along different ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = nn.Linear(8 * 6 * 6, 3).eval()
+
+    def forward(self, x: Tensor) -> Any:
+        once = F.max_pool2d(self.before(x), 2)
+        twice = F.channel_shuffle(F.max_pool2d(once, 3, 1, 1), 4)
+        return (
+            self.after(once),
+            self.after(twice),
+            self.after(F.pad(twice, (1, 2))),
+            self.flat(once.flatten(1)),
+        )
+
+
+@pytest.mark.parametrize("model", [Pooled, Branches])
+@pytest.mark.parametrize(
+    "precisions", [{torch.int8}, {torch.int8, torch.half}], ids=["fp32", "fp16"]
+)
+def test_quantizing_where_a_value_is_computed_changes_nothing(
+    model: type[Pooled], precisions: set[torch.dtype]
+) -> None:
+    """To the bit: without the pairs in front of movements, those behind them give the same values."""
+    lowered = trtcompile.simulate(
+        model(),
+        [(4, 3, 12, 12)],
+        enabled_precisions=precisions,
+        int8_only_where_faster=False,
+        calibrator=DataLoaderCalibrator(
+            batches(),
+            algo_type=CalibrationAlgo.PERCENTILE_CALIBRATION,
+            algo_options={"percentile": 90},
+        ),
+    ).lowered
+    x = batches()[0]
+    with torch.no_grad():
+        expected = lowered(x)
+    in_front = [
+        (node, user)
+        for node in lowered.graph.nodes
+        if is_dequantize(node)
+        for user in node.users
+        if only_moves(user)
+    ]
+    assert in_front
+    for dequantizer, movement in in_front:
+        (quantizer,) = dequantizer.all_input_nodes
+        movement.replace_input_with(dequantizer, quantizer.args[0])
+    lowered.recompile()
+    with torch.no_grad():
+        actual = lowered(x)
+    for one, other in zip(*map(torch.utils._pytree.tree_leaves, (actual, expected)), strict=True):
+        assert torch.equal(one, other)
