@@ -36,6 +36,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_layering.py::test_a_bad_file_is_found[a neighbour]",),
     ),
     Mutation(
+        name="capture: hooks that forward registers stay",
+        file="trtcompile/capture.py",
+        old="if isinstance(value, dict))",
+        new="if name in ('_parameters', '_buffers', '_modules'))",
+        tests=(
+            "tests/py/test_capture.py::TestTheModelStaysAsItWas::test_hooks_that_forward_registers",
+        ),
+    ),
+    Mutation(
         name="batch norm: scale on the input channels",
         file="trtcompile/lowering/fold_batch_norm.py",
         old="return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))",
@@ -222,9 +231,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: a gate's Q is free",
-        file="trtcompile/ptq/placement/payoff.py",
+        file="trtcompile/ptq/placement/written.py",
         old="return len(sources) == 1 and _all_can(sources, situation)",
-        new="return any(_can_be_written_in_int8(source, situation) for source in sources)",
+        new="return any(can_be_written_in_int8(source, situation) for source in sources)",
         tests=(
             "tests/py/ptq/test_placement_rules.py::TestPayoff::test_what_follows_fp16_is_fp16_too",
         ),
@@ -242,10 +251,56 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="placement: a chain that floating point reads too",
         file="trtcompile/ptq/placement/moves.py",
-        old="if readers is None or set(value.users) != set(readers):",
-        new="if readers is None:",
+        old="            if not further:\n                return []\n",
+        new="",
         tests=(
             "tests/py/ptq/test_placement_chains.py::test_a_chain_that_floating_point_reads_too_is_quantized_only_for_int8",
+            "tests/py/ptq/test_placement_chains.py::test_one_reader_in_floating_point_at_the_end_of_a_chain_is_enough",
+        ),
+    ),
+    Mutation(
+        name="placement: what floating point computes is quantized to be averaged",
+        file="trtcompile/ptq/placement/pools.py",
+        old="if can_be_written_in_int8(source, situation) and _leads_to_int8(node, situation):",
+        new="if _leads_to_int8(node, situation):",
+        tests=(
+            "tests/py/ptq/test_placement_chains.py::test_what_floating_point_computes_is_averaged_in_floating_point",
+        ),
+    ),
+    Mutation(
+        name="calibration: what a pool drops has a say in the scale",
+        file="trtcompile/ptq/request.py",
+        old="tuple(name for name in group if name not in self.carried) or group",
+        new="group",
+        tests=(
+            "tests/py/ptq/test_carried.py::test_the_scale_in_front_of_a_pool_is_that_of_what_it_keeps",
+            "tests/py/ptq/test_native_cache_refusals.py::TestSharedScales::test_what_is_behind_a_pool_is_what_counts",
+        ),
+    ),
+    Mutation(
+        name="calibration: what is read in front of a pool has no say in the scale",
+        file="trtcompile/ptq/quantize.py",
+        old="if all(map(only_moves, nodes))",
+        new="if any(map(only_moves, nodes))",
+        tests=("tests/py/ptq/test_carried.py::test_what_is_read_in_front_of_the_pool_too_counts",),
+    ),
+    Mutation(
+        name="placement: the last layers for small images are taken for gates",
+        file="trtcompile/ptq/placement/gates.py",
+        old="if any(size != 1 for size in shape[2:]) or _is_written_by_int8_product(data, situation):",
+        new="if any(size != 1 for size in shape[2:]):",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestGates::test_the_last_layers_for_small_images_are_no_gates",
+        ),
+    ),
+    Mutation(
+        name="placement: a pool beside INT8 readers reads floating point",
+        file="trtcompile/ptq/placement/moves.py",
+        old="if not is_float32(value) or (only_moves(value) and not readers):",
+        new="if not is_float32(value) or only_moves(value) or readers:",
+        tests=(
+            "tests/py/ptq/test_placement_chains.py::test_a_concatenation_is_quantized_as_one",
+            "tests/py/ptq/test_placement_chains.py::test_a_value_that_int8_alone_reads_along_several_chains",
         ),
     ),
     Mutation(
@@ -955,12 +1010,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         name="placement: all tokens are quantized for the one that is read",
-        file="trtcompile/ptq/placement/moves.py",
-        old="only_moves(reader) and not picks_part(reader)",
-        new="only_moves(reader)",
+        file="trtcompile/ptq/movement.py",
+        old="if not only_moves(node) or picks_part(node):",
+        new="if not only_moves(node):",
         tests=(
             "tests/py/ptq/test_placement_chains.py::test_what_a_part_is_picked_from_has_no_say_in_its_scale",
-            "tests/py/ptq/test_native_cache.py::test_every_tensor_gets_its_own_scale[vit]",
         ),
     ),
     Mutation(

@@ -57,7 +57,7 @@ def compile_within_budget(
         loader: yields the same batches in each pass, with labels; as for ``within_budget``, and so are the next four.
         metric: a function ``metric(outputs, batch)``, or ``"agreement"``.
         budget: how much worse than without quantization the metric may be, in its unit.
-        higher_is_better: the metric's direction.
+        higher_is_better: the metric's direction: False for a loss.
         max_batches: how many batches of the loader to use; None for all.
         kwarg_inputs: as for ``compile``.
         spec: settings; ``options`` are applied on top. ``int8_excluded_nodes`` among them stay excluded.

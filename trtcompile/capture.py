@@ -257,12 +257,17 @@ def _address(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
+#: What a module keeps in dictionaries: parameters, buffers, submodules, and hooks.
+_REGISTRIES = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Sets eval mode; puts back each submodule's mode and attributes, such as a counter that ``forward`` increments."""
+    """Sets eval mode; puts back each submodule's mode and attributes, such as a counter that ``forward`` increments.
+
+    Hooks as well: Transformers registers some at the first call, and would do so again, for it notes that in an
+    attribute.
+    """
     modules = list(model.modules())
     modes = [module.training for module in modules]
     attributes = [dict(vars(module)) for module in modules]

@@ -254,6 +254,38 @@ class TestTheModelStaysAsItWas:
         assert [dict(vars(m)) for m in model.modules()] == before
         assert model.calls == 0 and not hasattr(model, "late")
 
+    def test_hooks_that_forward_registers(self) -> None:
+        """As Transformers' models do at their first call: registered twice, they would record everything twice."""
+
+        class Records(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = nn.Linear(3, 3)
+                self.recorded: list[torch.Tensor] = []
+                self.is_recording = False
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                if not self.is_recording:
+                    self.inner.register_forward_hook(self.record)
+                    self.inner.register_forward_pre_hook(lambda module, args: None)
+                    self.is_recording = True
+                self.inner(x)
+                total = torch.stack(self.recorded).sum(0)
+                self.recorded.clear()
+                return total
+
+            def record(self, module: nn.Module, args: object, output: torch.Tensor) -> None:
+                self.recorded.append(output)
+
+        model = Records().eval()
+        captured(model, (1, 3))
+        assert not model.inner._forward_hooks and not model.inner._forward_pre_hooks
+        x = torch.randn(1, 3)
+        torch.testing.assert_close(model(x), model.inner.forward(x))
+        (graph_output,) = captured(model, x).graph_module(x)
+        torch.testing.assert_close(graph_output, model(x))
+        assert len(model.inner._forward_hooks) == 1  # what the call itself has registered
+
     def test_parameters_are_the_same_objects_after_a_failure(self) -> None:
         class Fails(Net):
             def forward(self, x: torch.Tensor) -> torch.Tensor:

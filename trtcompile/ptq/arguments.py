@@ -13,8 +13,12 @@ from torch.utils.data import Dataset
 from trtcompile.errors import CalibrationError, CalibrationWarning, SettingsError
 
 
-def check_dataloader(dataloader: object) -> None:
+def check_dataloader(dataloader: object, name: str = "dataloader") -> None:
     """Checks that something can be iterated several times and may yield batches.
+
+    Args:
+        dataloader: what was given.
+        name: the argument's name.
 
     Raises:
         SettingsError: it cannot.
@@ -34,7 +38,7 @@ def check_dataloader(dataloader: object) -> None:
         )
     else:
         return
-    raise SettingsError(f"dataloader is a {kind}, {problem}.")
+    raise SettingsError(f"{name} is a {kind}, {problem}.")
 
 
 def check_bool(name: str, value: object) -> None:

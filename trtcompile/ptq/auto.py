@@ -60,7 +60,7 @@ class Simulation:
 
     Attributes:
         graph: a copy of the nodes; the weights are the request's own tensors, not copies.
-        groups: node -> the index of the group whose range it gets.
+        groups: measured node -> the index of the group whose range it gets.
         readers: for each of those nodes, the operators that read it quantized.
         arguments: one ``Input`` for each placeholder.
         device: where to run.
@@ -80,7 +80,7 @@ class Simulation:
         graph, copies = copied_graph(request.graph)
         groups: dict[fx.Node, int] = {}
         readers: dict[fx.Node, tuple[Reader, ...]] = {}
-        for index, names in enumerate(request.groups):
+        for index, names in enumerate(request.measured):
             for name in names:
                 node = copies[request.nodes[name]]
                 groups[node] = index
@@ -118,7 +118,7 @@ def _copied(reader: Reader, copies: Mapping[fx.Node, fx.Node]) -> Reader:
 def auto_amax(
     statistics: Statistics, groups: Sequence[Sequence[str]], simulation: Simulation
 ) -> list[float]:
-    """The amax of each group of tensors with the least simulated error.
+    """The amax of each group of measured tensors with the least simulated error.
 
     Raises:
         CalibrationError: a histogram was shown NaN or infinity, or the graph fails on a sample.

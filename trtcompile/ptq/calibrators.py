@@ -250,9 +250,9 @@ class DataLoaderCalibrator(Calibrator):
             )
         statistics, tensors = self._last
         if algo is CalibrationAlgo.AUTO_CALIBRATION:
-            chosen = auto_amax(statistics, tensors.groups, tensors.simulation)
+            chosen = auto_amax(statistics, tensors.measured, tensors.simulation)
         else:
-            histograms = [statistics.shared(group) for group in tensors.groups]
+            histograms = [statistics.shared(group) for group in tensors.measured]
             chosen = amax_of(histograms, algo, options)
         ranges = zip(tensors.groups, chosen, strict=True)
         amax = {name: value for group, value in ranges for name in group}
@@ -344,6 +344,7 @@ class _Tensors:
 
     def __init__(self, request: CalibrationRequest, device: torch.device) -> None:
         self.groups = request.groups
+        self.measured = request.measured
         self.fingerprints = {name: request.fingerprints[name] for name in request.names}
         self.graph_hash = request.graph_hash
         self._simulation: Simulation | None = Simulation.of(request, device)

@@ -19,6 +19,7 @@ _MOVEMENTS = frozenset(
         aten.expand.default,
         aten.flip.default,
         aten.index_select.default,
+        aten.max_pool1d.default,
         aten.max_pool2d.default,
         aten.max_pool3d.default,
         aten.permute.default,
@@ -81,6 +82,14 @@ def only_moves(node: Node) -> bool:
 def picks_part(node: Node) -> bool:
     """Whether a movement leaves values out, which nothing behind it will see."""
     return node.target in (aten.select.int, aten.slice.Tensor)
+
+
+def moves_whole(node: Node) -> bool:
+    """Whether a movement's result is all of one value, and nothing else: no part of it, and no concatenation."""
+    if not only_moves(node) or picks_part(node):
+        return False
+    joined = [source for source in node.all_input_nodes if _is_moved(source.meta.get("val"))]
+    return len(joined) == 1 and joined[0].op != "get_attr"
 
 
 def keeps_last_axis(node: Node) -> bool:

@@ -17,6 +17,7 @@ from trtcompile.products import PRODUCTS
 from trtcompile.ptq.calibrators import channel_maxima_of, table_of
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
+from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.native import as_calibrator
 from trtcompile.ptq.number_format import NumberFormat
 from trtcompile.ptq.placement import Decision, Placement, place
@@ -91,7 +92,9 @@ def quantize(
         placement.skipped[norm] = Decision("smooth_quant", reason)
     if not placement.readers:
         return Quantization(None, placement)
-    request = _request(graph_module, placement.groups, arguments, device, _readers(placement))
+    request = _request(
+        graph_module, placement.groups, arguments, device, _readers(placement), _carried(placement)
+    )
     table = table_of(served, request)
     _warn_of_algorithm(table, number_format)
     insert_qdq(graph_module, placement, table, number_format)
@@ -116,6 +119,7 @@ def _request(
     arguments: tuple[Any, ...],
     device: torch.device,
     readers: Mapping[str, tuple[Reader, ...]] | None = None,
+    carried: frozenset[str] = frozenset(),
 ) -> CalibrationRequest:
     hashes = fingerprints(graph_module)
     output = next(iter(reversed(graph_module.graph.nodes)))
@@ -129,14 +133,26 @@ def _request(
         arguments=arguments,
         device=device,
         readers=readers or {},
+        carried=carried,
     )
 
 
 def _readers(placement: Placement) -> dict[str, tuple[Reader, ...]]:
+    """The operators that compute with each value; what movements read is judged where it is read in turn."""
     weighted = {
         w.node: Reader(w.node, w.weight, w.weight_axis) for w in placement.weighted.values()
     }
     return {
-        layer_name(value): tuple(weighted.get(node, Reader(node)) for node in nodes)
+        layer_name(value): tuple(
+            weighted.get(node, Reader(node)) for node in nodes if not only_moves(node)
+        )
         for value, nodes in placement.readers.items()
     }
+
+
+def _carried(placement: Placement) -> frozenset[str]:
+    return frozenset(
+        layer_name(value)
+        for value, nodes in placement.readers.items()
+        if all(map(only_moves, nodes))
+    )

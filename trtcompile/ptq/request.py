@@ -34,7 +34,7 @@ class CalibrationRequest:
         graph: the lowered FP32 graph; flat placeholders, one for each ``Input`` leaf; a flat tuple
             as output; weights on the CPU. A calibrator must not change it.
         groups: names of tensors that share one scale; most groups have one name. The scale comes
-            from the values of all members together, and every name gets it.
+            from the values of all ``measured`` members together, and every name gets it.
         nodes: tensor name -> the node whose value is observed. Two names may have one node.
         fingerprints: tensor name -> hash of everything that computes the tensor.
         graph_hash: identifies the whole graph.
@@ -42,6 +42,9 @@ class CalibrationRequest:
         device: where to calibrate unless the calibrator names a device.
         readers: tensor name -> the operators that read it quantized; where a name has none, what
             quantization does to the tensor itself is all that is known.
+        carried: names of tensors that are read quantized only to be moved to other members of
+            their groups, through a max pool, for example. Nothing computes with their values as
+            they are, and what a pool drops needs no range.
 
     Raises:
         CalibrationError: a group is empty, a name is in two groups, or a name lacks its node or
@@ -56,6 +59,7 @@ class CalibrationRequest:
     arguments: tuple[Any, ...]
     device: torch.device
     readers: Mapping[str, Sequence[Reader]] = field(default_factory=dict)
+    carried: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         names = self.names
@@ -74,3 +78,15 @@ class CalibrationRequest:
     def names(self) -> tuple[str, ...]:
         """Every tensor that needs a scale, in the order of the groups."""
         return tuple(name for group in self.groups for name in group)
+
+    @property
+    def measured(self) -> tuple[tuple[str, ...], ...]:
+        """Of each group, the tensors whose values decide its scale: those that are not ``carried``.
+
+        The scale is the same on both sides of a max pool, and rounding and clipping never swap two
+        values, so quantizing in front of the pool gives what quantizing behind it gives.
+        """
+        return tuple(
+            tuple(name for name in group if name not in self.carried) or group
+            for group in self.groups
+        )

@@ -183,12 +183,44 @@ class TestSharedScales:
         assert set(matched(asked, ["x", "/Gather_output_0"]).missing) == {"relu"}
         assert matched(asked, ["x", "/Gather_output_0", "/Relu_output_0"]).is_complete
 
-    def test_the_largest_of_a_group_and_a_note(self) -> None:
+    def test_what_is_behind_a_pool_is_what_counts(self) -> None:
+        """TensorRT has a scale for each side; what is in front of the pool, only the pool reads."""
+
         def forward(self: Any, x: Tensor) -> Tensor:
             y = self.pool(torch.relu(self.a(x)))
             return self.b(y)
 
         asked = request(forward, a=conv(), b=conv(), pool=nn.MaxPool2d(2))
+        assert ("relu", "max_pool2d") in asked.groups
+        names = ["x", "/pool/MaxPool_output_0", "/Relu_output_0"]
+        report = matched(asked, names)
+        assert {m.tensor: m.scale for m in report.matched} == {
+            "input_0": 1,
+            "relu": 2,
+            "max_pool2d": 2,
+        }
+        assert report.notes == ()
+        assert report.unused == ("/Relu_output_0",)
+        given = matched(asked, names, {"relu": "/Relu_output_0"})
+        assert given.names["relu"] == given.names["max_pool2d"] == "/Relu_output_0"
+        assert given.notes == ()
+
+    def test_what_is_behind_a_pool_counts_where_it_is_moved_further(self) -> None:
+        def forward(self: Any, x: Tensor) -> Tensor:
+            return self.b(self.pool(torch.relu(self.a(x))).flip(2))
+
+        asked = request(forward, a=conv(), b=conv(), pool=nn.MaxPool2d(2))
+        report = matched(asked, ["x", "/Relu_output_0", "/pool/MaxPool_output_0"])
+        assert {m.tensor: m.scale for m in report.matched} == {"input_0": 1, "relu": 3, "flip": 3}
+
+    def test_the_largest_of_a_group_and_a_note(self) -> None:
+        """Both are read as they are."""
+
+        def forward(self: Any, x: Tensor) -> Tensor:
+            y = torch.relu(self.a(x))
+            return self.b(self.pool(y)).mean() + self.c(y)
+
+        asked = request(forward, a=conv(), b=conv(), c=conv(), pool=nn.MaxPool2d(2))
         assert ("relu", "max_pool2d") in asked.groups
         names = ["x", "/pool/MaxPool_output_0", "/Relu_output_0"]
         report = matched(asked, names)

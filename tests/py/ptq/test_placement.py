@@ -41,6 +41,26 @@ def test_identity_shortcut_is_quantized_once_for_the_convolution_and_the_add() -
     }
 
 
+class Multiple(nn.Module):
+    """The residual is scaled before it is added, which no convolution does in its epilogue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.main, self.after = conv(8, 8), conv(8, 8), conv(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        return self.after(torch.relu(torch.add(self.main(torch.relu(x)), x.sigmoid(), alpha=2)))
+
+
+def test_a_multiple_of_a_value_is_no_residual() -> None:
+    assert placed(Multiple(), [image()]).readers == {
+        "input_0": ["convolution"],
+        "relu": ["convolution_1"],
+        "relu_1": ["convolution_2"],
+    }
+
+
 def test_projection_shortcut_is_the_residual_and_shares_the_block_input() -> None:
     model = stem(BasicBlock(8, 16, 2, projection(16)))
     assert placed(model, [image()]).readers == {

@@ -55,11 +55,77 @@ class Inception(nn.Module):
 def test_a_concatenation_is_quantized_as_one() -> None:
     result = placed(Inception(), [image()])
     assert result.readers == {
-        "relu": ["convolution", "convolution_1"],
+        # The pool, too, reads INT8: otherwise the value would be needed in both types.
+        "relu": ["convolution", "convolution_1", "max_pool2d"],
         "max_pool2d": ["convolution_2"],
         "cat": ["convolution_3"],
     }
     assert result.shared == [("relu", "max_pool2d")]
+
+
+class Branches(nn.Module):
+    """One value goes to several layers, each time moved differently; ``leave`` reads it, moved, in floating point."""
+
+    def __init__(self, leave: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.before, self.after = conv(8, 8), conv(8, 4)
+        self.pooled, self.pooled_twice, self.flat = conv(8, 4), conv(8, 4), nn.Linear(128, 3)
+        self.leave = leave
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = torch.relu(self.before(x))
+        once = F.max_pool2d(x, 2)
+        twice = F.max_pool2d(once, 3, 1, 1)
+        outputs = [self.pooled(once), self.pooled_twice(twice), self.flat(once.flatten(1))]
+        return outputs if self.leave is None else [*outputs, self.leave(twice.flip(3))]
+
+
+def test_a_value_that_int8_alone_reads_along_several_chains() -> None:
+    result = placed(Branches(), [image()])
+    assert result.readers == {
+        "input_0": ["convolution"],
+        "relu": ["max_pool2d"],
+        "max_pool2d": ["convolution_1", "max_pool2d_1", "reshape"],
+        "max_pool2d_1": ["convolution_2"],
+        "reshape": ["linear"],
+    }
+    assert result.shared == [("relu", "max_pool2d", "max_pool2d_1", "reshape")]
+
+
+def test_one_reader_in_floating_point_at_the_end_of_a_chain_is_enough() -> None:
+    assert placed(Branches(torch.sigmoid), [image()]).readers == {
+        "input_0": ["convolution"],
+        "max_pool2d": ["convolution_1"],
+        "max_pool2d_1": ["convolution_2"],
+        "reshape": ["linear"],
+    }
+
+
+class BesideAConstant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = conv(8, 8), conv(9, 4)
+        self.plane = nn.Parameter(torch.randn(2, 1, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(torch.cat([torch.relu(self.before(x)), self.plane], 1))
+
+
+def test_a_concatenation_with_a_constant_is_quantized_as_one() -> None:
+    """Dequantized beside a constant that is not, it would have to be concatenated in floating point."""
+    result = placed(BesideAConstant(), [image()])
+    assert result.readers == {"input_0": ["convolution"], "cat": ["convolution_1"]}
+
+
+def test_a_pool_along_one_axis_keeps_the_scale() -> None:
+    model = nn.Sequential(nn.Conv1d(8, 8, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 4, 3))
+    result = placed(model, [torch.randn(2, 8, 16)])
+    assert result.readers == {
+        "input_0": ["convolution"],
+        "max_pool1d": ["convolution_1"],
+        "relu": ["max_pool1d"],
+    }
+    assert result.shared == [("relu", "max_pool1d")]
 
 
 class ReadOnTheWay(nn.Module):
@@ -103,6 +169,34 @@ def test_average_pools_in_front_of_linear_layers_run_in_int8() -> None:
 def test_average_pools_whose_result_nobody_quantizes_stay_in_floating_point() -> None:
     model = nn.Sequential(conv(8, 8), nn.ReLU(), nn.AvgPool2d(2), nn.Sigmoid())
     assert placed(model, [image()]).readers == {"input_0": ["convolution"]}
+
+
+@pytest.mark.parametrize(
+    "computed",
+    [
+        nn.Sequential(conv(8, 8, groups=8), nn.Hardswish()),
+        nn.Sequential(conv(8, 8), nn.GroupNorm(2, 8), nn.ReLU()),
+    ],
+    ids=["depthwise", "norm"],
+)
+def test_what_floating_point_computes_is_averaged_in_floating_point(computed: nn.Module) -> None:
+    """A Q for the pool would read all that is averaged; the one behind it reads the averages."""
+    model = nn.Sequential(
+        conv(8, 8), computed, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    readers = placed(model, [image()]).readers
+    assert readers["adaptive_avg_pool2d"] == ["reshape"] and readers["reshape"] == ["linear"]
+    assert not any("adaptive_avg_pool2d" in reader for reader in readers.values())
+
+
+def test_averages_of_averages_run_in_int8() -> None:
+    model = nn.Sequential(conv(8, 8), nn.ReLU(), nn.AvgPool2d(2), nn.AvgPool2d(2), conv(8, 4))
+    assert placed(model, [image()]).readers == {
+        "input_0": ["convolution"],
+        "relu": ["avg_pool2d"],
+        "avg_pool2d": ["avg_pool2d_1"],
+        "avg_pool2d_1": ["convolution_1"],
+    }
 
 
 class TwoReaders(nn.Module):

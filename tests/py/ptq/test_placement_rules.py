@@ -329,6 +329,28 @@ class TestGates:
         # The gate multiplies a value that INT8 reads afterwards; neither it nor what it multiplies gets Q.
         assert set(result.readers) == {"input_0", "mul_3"}
 
+    def test_the_last_layers_for_small_images_are_no_gates(self) -> None:
+        """A ResNet's stage that sees one pixel: INT8 convolutions write what it reads."""
+        model = Behind(
+            torch.relu, conv(8, 8, stride=8), nn.ReLU(), conv(8, 8), nn.ReLU(), conv(8, 4, 1)
+        )
+        assert list(placed(model, [image()]).weight_axes) == [
+            "convolution",
+            "convolution_1",
+            "convolution_2",
+            "convolution_3",
+        ]
+
+    @pytest.mark.parametrize(
+        "average",
+        [nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.ReLU())],
+        ids=["at once", "activated"],
+    )
+    def test_an_average_of_what_int8_computes_is_a_gate_s_input(self, average: nn.Module) -> None:
+        result = placed(Behind(average, conv(8, 4, 1), nn.ReLU(), conv(4, 8, 1)), [image()])
+        assert result.rules == dict.fromkeys(("convolution_1", "convolution_2"), "one pixel")
+        assert result.readers == {"input_0": ["convolution"]}
+
     def test_linear_layers_behind_a_pool_are_no_gates(self) -> None:
         model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
         assert placed(model, [image()]).weight_axes == {"linear": 0}

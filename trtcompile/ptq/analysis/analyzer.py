@@ -70,7 +70,7 @@ def analyze(
         AttributeError: ``compiled`` has no lowered graph.
     """
     check_metric(metric)
-    check_dataloader(loader)
+    check_dataloader(loader, "loader")
     check_bool("higher_is_better", higher_is_better)
     check_bool("sensitivity", sensitivity)
     check_max_batches(max_batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,9 +56,10 @@ class BudgetSearch:
 
     def __str__(self) -> str:
         kept = ", ".join(sorted(self.excluded)) or "no layer"
+        tried = f"{len(self.trials)} choice{'' if len(self.trials) == 1 else 's'} tried"
         return (
             f"{kept} kept out of INT8: metric {self.metric:.4g}, {self.metric_reference:.4g} without quantization "
-            f"(drop {self.drop:.4g}, allowed {self.budget:.4g}; {len(self.trials)} choices tried)"
+            f"(drop {self.drop:.4g}, allowed {self.budget:.4g}; {tried})"
         )
 
 
@@ -88,7 +90,8 @@ def within_budget(
         metric: a function, or ``"agreement"``; see ``analyze``.
         budget: how much worse than without quantization the metric may be, in its unit: 0.002 for 0.2 points of an
             accuracy from 0 to 1.
-        higher_is_better: False for a metric of which less is better, such as a loss.
+        higher_is_better: False for a metric of which less is better, such as a loss. With the wrong direction, what
+            quantization does to it counts as an improvement, and nothing is left out.
         max_batches: how many batches of the loader to use; None for all.
         device: where to run; None for the current CUDA device if there is one, else the CPU.
 
@@ -144,10 +147,10 @@ def check_search(
             "metric is 'sqnr', of which there is no value without quantization to stay near. Give a function "
             "metric(outputs, batch), or 'agreement'."
         )
-    check_dataloader(loader)
+    check_dataloader(loader, "loader")
     check_bool("higher_is_better", higher_is_better)
     check_max_batches(max_batches)
-    is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    is_number = isinstance(budget, numbers.Real) and not isinstance(budget, bool)
     if not is_number or not 0 <= budget < math.inf:  # type: ignore[operator]
         raise SettingsError(
             f"budget is {budget!r}. Give the drop of the metric that is allowed, as a number of at least 0."

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from trtcompile.errors import CalibrationError
 from trtcompile.node_info import is_dequantize, is_qdq, is_quantize, layer_name
 from trtcompile.ptq.movement import only_moves
-from trtcompile.ptq.placement.operators import SUM
+from trtcompile.ptq.placement.operators import AVERAGING, SUM
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class QuantizedLayers:
     A layer is an operator of which two operands are dequantized: a product of INT8 factors. The other readers of
     dequantized values are there for a layer's sake, and their Q/DQ belong to it: an addition, to the layer whose result
     it adds to; an average pool or a movement, to the layers that its result goes to. What leads to none is a layer of
-    its own. These are the rules of ``placement`` read backward: leaving a layer out of the placement takes away the
-    same Q/DQ, but for an addition whose other side is a layer too, which then takes the addition over.
+    its own. An average pool reads quantized values only where the layers that compute them are on as well. These are
+    the rules of ``placement`` read backward: leaving a layer out of the placement takes away the same Q/DQ, but for an
+    addition whose other side is a layer too, which then takes the addition over.
 
     A Q/DQ pair whose quantized value is also read as integers is always on, and belongs to nobody.
 
@@ -58,6 +59,11 @@ class QuantizedLayers:
         for node in reversed(nodes):
             if any(source in self.pairs for source in node.all_input_nodes):
                 self._owners[node] = self._owners_of(node, products)
+        self._in_front = {
+            reader: self._writers(reader, products)
+            for reader in self._owners
+            if reader.target in AVERAGING
+        }
         owning = {owner for owners in self._owners.values() for owner in owners}
         self.layers: tuple[QuantizedLayer, ...] = tuple(
             self._layer(node) for node in nodes if node in owning
@@ -76,6 +82,7 @@ class QuantizedLayers:
             for reader, owners in self._owners.items()
             # Q/DQ in front of a movement repeats those behind it, and is placed only where all of them are.
             if (all if _moves(reader) else any)(owner in on for owner in owners)
+            and on.issuperset(self._in_front.get(reader, ()))
         )
 
     def readers_of(self, quantizer: Node) -> tuple[str, ...]:
@@ -97,6 +104,23 @@ class QuantizedLayers:
             if mains:
                 return mains
         return self._downstream(reader) or (reader,)
+
+    def _writers(self, pool: Node, products: set[Node]) -> frozenset[Node]:
+        """The layers whose kernels write what an average pool reads."""
+        seen: set[Node] = set()
+        pending = [pool.all_input_nodes[0]]
+        while pending:
+            node = pending.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if node in products:
+                continue
+            if node.target is SUM:  # in the kernel of a product that it adds
+                pending += [n for n in node.all_input_nodes if _before_cast(n) in products]
+            else:
+                pending += node.all_input_nodes
+        return frozenset(seen & products)
 
     def _downstream(self, reader: Node) -> tuple[Node, ...]:
         """The layers that a value reaches through nothing but movements and Q/DQ."""

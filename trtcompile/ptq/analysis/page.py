@@ -30,13 +30,15 @@ font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.2rem;margin:36px 0 4px}
 h3{font-size:.95rem;margin:0;overflow-wrap:anywhere}
 p{margin:4px 0 12px;max-width:78ch;color:var(--faint)}p.summary{color:var(--ink)}
-.scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:6px}
+.scroll{overflow:auto;max-height:85vh;background:var(--card);border:1px solid var(--line);border-radius:6px}
 table{border-collapse:collapse;width:100%;font-size:.87rem;font-variant-numeric:tabular-nums}
 th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 tbody tr:last-child td{border-bottom:0}
 th:first-child,td:first-child{text-align:left}td small{color:var(--faint);display:block;max-width:34ch;
 overflow:hidden;text-overflow:ellipsis}
-th{vertical-align:bottom}th button{all:unset;cursor:pointer;font-weight:600}
+th{vertical-align:bottom;position:sticky;top:0;background:var(--card);box-shadow:inset 0 -1px var(--line)}
+@media print{.scroll{max-height:none}}
+th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--a0)}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 td.barred{min-width:104px}

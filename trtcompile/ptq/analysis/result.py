@@ -42,7 +42,8 @@ class TensorRow:
         clipped: the share of them, from 0 to 1, that is larger than ``amax``.
         sqnr_db: SQNR of this tensor's Q/DQ alone, in dB.
         amax_by_algorithm: name of a ``CalibrationAlgo`` -> the amax that it chooses with default options from these
-            values. A tensor that shares its scale with others got one that is made for the values of all.
+            values. A tensor that shares its scale with others got one that is made for the values of all, but for those
+            that are only moved on, such as into a max pool.
         histogram: of the absolute values.
         layers: names of the layers for whose sake it is quantized.
     """

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -60,7 +61,7 @@ def as_number(value: Any) -> float:
         SettingsError: it is no number.
         CalibrationError: it is NaN or infinite.
     """
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, (Tensor, np.ndarray)) and math.prod(value.shape) == 1:
         value = value.item()
     if not isinstance(value, numbers.Real):
         raise SettingsError(

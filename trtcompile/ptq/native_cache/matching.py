@@ -57,7 +57,8 @@ def match_cache(
     In this order: ``names``; the ONNX file, by weights and structure; names that tell the module and the operator;
     names that tell the kinds of all layers, if their sequence is the model's. A tensor without an entry of its own
     shares that of a tensor whose values move to or from it unchanged, as TensorRT itself has it for max-pooling.
-    Tensors that must share a scale get the largest of theirs.
+    Tensors that must share a scale get the largest of theirs. Of a max-pool's two sides, for each of which TensorRT has
+    a scale, the one behind counts, where the values are read.
 
     Args:
         scales: name in the cache -> scale, in the cache's order.
@@ -81,12 +82,12 @@ def match_cache(
     matched: dict[str, TensorMatch] = {}
     missing: dict[str, str] = {}
     notes = list(pairs.notes)
-    for group in request.groups:
-        found = _of_group(group, request, entries)
+    for group, measured in zip(request.groups, request.measured, strict=True):
+        found = _of_group(group, measured, request, entries)
         if not found:
             missing.update(dict.fromkeys(group, pairs.reason))
             continue
-        chosen, note = _shared(found, scales)
+        chosen, note = _shared(found, measured, scales)
         notes += [note] if note else []
         for tensor in group:
             entry, how = found.get(tensor, chosen)
@@ -142,17 +143,23 @@ def _is_of_layer(name: str) -> bool:
 
 
 def _of_group(
-    group: Sequence[str], request: CalibrationRequest, entries: Mapping[Node, tuple[str, str]]
+    group: Sequence[str],
+    measured: Sequence[str],
+    request: CalibrationRequest,
+    entries: Mapping[Node, tuple[str, str]],
 ) -> dict[str, tuple[str, str]]:
     """What is known of the tensors of a group: of themselves, or else of what moves to and from them."""
     own = {name: entries[request.nodes[name]] for name in group if request.nodes[name] in entries}
     given = {name: entry for name, entry in own.items() if entry[1] == _GIVEN}
-    if own:
-        return given or own
-    for name in group:
+    if given:
+        return given
+    # What is measured comes first: behind a max-pool, an entry of the pool says more than one of the other side.
+    for name in (*measured, *group):
+        if name in own:
+            return own
         moved = next(_moved(request.nodes[name], entries), None)
         if moved is not None:
-            return {name: moved}
+            return {**own, name: moved}
     return {}
 
 
@@ -183,17 +190,18 @@ def _keeps_all(node: Node) -> bool:
 
 
 def _shared(
-    found: Mapping[str, tuple[str, str]], scales: Mapping[str, float]
+    found: Mapping[str, tuple[str, str]], measured: Sequence[str], scales: Mapping[str, float]
 ) -> tuple[tuple[str, str], str | None]:
-    """The entry with the largest scale and its tensor, and a note if there are others."""
-    tensor = max(found, key=lambda name: scales[found[name][0]])
-    chosen = found[tensor][0]
-    others = {entry: scales[entry] for entry, _ in found.values()}
+    """The entry with the largest scale of those that count and its tensor, and a note if there are others."""
+    counting = {name: found[name] for name in measured if name in found} or found
+    tensor = max(counting, key=lambda name: scales[counting[name][0]])
+    chosen = counting[tensor][0]
+    others = {entry: scales[entry] for entry, _ in counting.values()}
     if len(set(others.values())) == 1:
         return (chosen, tensor), None
     listed = ", ".join(f"{entry!r} {scale:.6g}" for entry, scale in others.items())
     return (chosen, tensor), (
-        f"{', '.join(found)} must share one scale, but the cache has {listed}: the largest is taken."
+        f"{', '.join(counting)} must share one scale, but the cache has {listed}: the largest is taken."
     )
 
 

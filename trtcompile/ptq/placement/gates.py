@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch.fx import Node
 
 from trtcompile.products import operands, opt_shape
-from trtcompile.ptq.placement.operators import CONVOLUTION
+from trtcompile.ptq.movement import moved_values, moves_whole
+from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
+from trtcompile.ptq.placement.written import ACTIVATIONS, can_be_written_in_int8
 
 
 def _one_pixel(node: Node, situation: Situation) -> str | None:
@@ -14,12 +16,26 @@ def _one_pixel(node: Node, situation: Situation) -> str | None:
     if not isinstance(data, Node):
         return None
     shape = opt_shape(data)
-    return f"its input is {shape}" if all(size == 1 for size in shape[2:]) else None
+    if any(size != 1 for size in shape[2:]) or _is_written_by_int8_product(data, situation):
+        return None
+    return f"its input is {shape}, which no INT8 product writes"
+
+
+def _is_written_by_int8_product(value: Node, situation: Situation) -> bool:
+    """Whether Q costs nothing: the last layers for small images are no gates, though they see one pixel as well."""
+    while value.target in ACTIVATIONS or moves_whole(value):
+        (value,) = moved_values(value)
+    return (
+        value.target not in AVERAGING
+        and situation.follows_product[value]
+        and can_be_written_in_int8(value, situation)
+    )
 
 
 ONE_PIXEL = LeavesOut(
     name="one pixel",
-    matches="convolutions of one pixel, such as those that make the gates of squeeze and excitation",
+    matches="convolutions of one pixel that no INT8 product computes, such as those that make the gates of squeeze and "
+    "excitation",
     reason="Their work is nothing beside the Q that they and the pool in front would need: blocks of EfficientNet with "
     "INT8 gates took 4 % longer.",
     why=_one_pixel,

@@ -7,28 +7,35 @@ from collections.abc import Iterable, Iterator
 from torch.fx import Node
 
 from trtcompile.node_info import layer_name
-from trtcompile.ptq.movement import moved_values, only_moves, picks_part
+from trtcompile.ptq.movement import moved_values, moves_whole, only_moves
 from trtcompile.ptq.placement.exclusions import may_be_read_in_int8
 from trtcompile.ptq.placement.rule import Quantizes, Read, Shares, Situation, is_float32
 
 
 def _chain_start(value: Node, situation: Situation) -> Iterator[Read]:
-    """Where a quantized value was computed, before operators that only moved it to where it is read."""
-    readers = situation.placement.readers.get(value)
-    if readers is None or set(value.users) != set(readers):
+    """The movements that carry a value to where INT8 reads it, if nothing but INT8 reads it anywhere."""
+    readers = situation.placement.readers.get(value, {})
+    if not is_float32(value) or (only_moves(value) and not readers):
         return
-    reader = value
-    while only_moves(reader) and not picks_part(reader) and may_be_read_in_int8(reader, situation):
-        moved = list(moved_values(reader))
-        if len(moved) != 1:
-            return
-        (source,) = moved
-        if len(source.users) != 1 or not is_float32(source):
-            return
-        if not only_moves(source):
-            yield Read(source, reader, f"start of the chain to {layer_name(value)}")
-            return
-        reader = source
+    ends = {user: _ends(user, situation) for user in value.users if user not in readers}
+    if all(ends.values()):
+        for user, (end, *_) in ends.items():
+            yield Read(value, user, f"start of the chain to {layer_name(end)}")
+
+
+def _ends(movement: Node, situation: Situation) -> list[Node]:
+    """The quantized values at the ends of the chains that begin with a reader; none if any of them leads elsewhere."""
+    if not moves_whole(movement) or not may_be_read_in_int8(movement, situation):
+        return []
+    readers = situation.placement.readers.get(movement, {})
+    ends = [movement] if readers else []
+    for user in movement.users:
+        if user not in readers:
+            further = _ends(user, situation)
+            if not further:
+                return []
+            ends += further
+    return ends
 
 
 def _moved(node: Node) -> Iterable[Node]:
@@ -37,15 +44,17 @@ def _moved(node: Node) -> Iterable[Node]:
 
 CHAIN_START = Quantizes(
     name="start of a chain",
-    matches="a value that max pools, reshapes, and the like alone move to where INT8 reads it, where it is computed",
-    reason="TensorRT 10.6 does not move Q from its region of matrix products into that of convolutions; quantizing "
-    "twice with one scale gives the same values as once. What a part is picked from, such as all tokens for one, is "
-    "not quantized: values that nobody reads would have a say in the scale.",
+    matches="a value that INT8 alone reads, some of it behind max pools, reshapes, and the like, where it is computed",
+    reason="TensorRT 10.6 does not move Q from its region of matrix products into that of convolutions, and a value "
+    "with several readers may have to be written in both types. Quantizing twice with one scale gives the same values "
+    "as once. What a part is picked from, such as all tokens for one, is not quantized: most of that work would be for "
+    "values that nobody reads.",
     reads=_chain_start,
 )
 SHARED_SCALE = Shares(
     name="shared scale",
     matches="values that max pools, reshapes, concatenations, and the like connect",
-    reason="TensorRT moves Q across such operators only if the scale is the same on both sides.",
+    reason="TensorRT moves Q across such operators only if the scale is the same on both sides. It is chosen for the "
+    "values that something computes with: what a max pool drops needs no range.",
     joined=_moved,
 )

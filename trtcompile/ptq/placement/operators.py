@@ -31,8 +31,11 @@ def is_weighted(node: Node) -> bool:
 
 
 def is_sum(node: Node) -> bool:
-    """Whether a node adds two values of one shape; a broadcast operand, such as a bias, is no branch."""
-    if node.target is not SUM:
+    """Whether a node adds two values of one shape; a broadcast operand, such as a bias, is no branch.
+
+    Nor is a multiple of a value, which would be computed before it is added.
+    """
+    if node.target is not SUM or node.kwargs.get("alpha", 1) != 1:
         return False
     a, b = node.args[:2]
     if not (is_float32(a) and is_float32(b)) or a is b:

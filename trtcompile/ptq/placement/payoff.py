@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch.fx import Node
 
 from trtcompile.products import multiply_adds, operands, opt_shape
-from trtcompile.ptq.movement import moved_values, only_moves
+from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.depthwise import lacks_int8_kernel
-from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION, is_sum
+from trtcompile.ptq.placement.operators import CONVOLUTION, is_sum
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
+from trtcompile.ptq.placement.written import ACTIVATIONS, activated, can_be_written_in_int8
 
 aten = torch.ops.aten
 
@@ -22,23 +22,6 @@ _SECONDS_FOR_VALUE = 3 / 4.8e12  # Q reads 2 bytes and writes 1
 #: For each multiply-add: of ResNet-50 at batch 32, with 131e9 of them, INT8 saved 312 us.
 _SECONDS_SAVED = 312e-6 / 131e9
 
-#: TensorRT computes these in the epilogue of a convolution, with Q behind them.
-_ACTIVATIONS = frozenset(
-    {
-        aten.clamp.default,
-        aten.elu.default,
-        aten.gelu.default,
-        aten.hardsigmoid.default,
-        aten.hardswish.default,
-        aten.hardtanh.default,
-        aten.leaky_relu.default,
-        aten.relu.default,
-        aten.sigmoid.default,
-        aten.softplus.default,
-        aten.tanh.default,
-    }
-)
-
 
 def _costs_more_than_it_saves(node: Node, situation: Situation) -> str | None:
     if not (situation.spec.uses_fp16 and situation.spec.int8_only_where_faster):
@@ -47,7 +30,7 @@ def _costs_more_than_it_saves(node: Node, situation: Situation) -> str | None:
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)
-    if _can_be_written_in_int8(data, situation) or _leads_to_heavy(node):
+    if can_be_written_in_int8(data, situation) or _leads_to_heavy(node):
         return None
     work, values = multiply_adds(node), math.prod(opt_shape(data))
     if work * _SECONDS_SAVED > _KERNEL_SECONDS + values * _SECONDS_FOR_VALUE:
@@ -75,50 +58,11 @@ def _leads_to_heavy(node: Node) -> bool:
         seen.add(user)
         if user.target is CONVOLUTION and not _is_light(user):
             return True
-        is_gate = user.target is aten.mul.Tensor and len(_activated(user)) > 1
-        passes = only_moves(user) or is_sum(user) or user.target in {CONVOLUTION, *_ACTIVATIONS}
+        is_gate = user.target is aten.mul.Tensor and len(activated(user)) > 1
+        passes = only_moves(user) or is_sum(user) or user.target in {CONVOLUTION, *ACTIVATIONS}
         if passes or (user.target is aten.mul.Tensor and not is_gate):
             waiting += user.users
     return False
-
-
-def _can_be_written_in_int8(value: Node, situation: Situation) -> bool:
-    """Whether Q costs nothing, since the kernel that computes a value can write INT8 as well.
-
-    What comes before all products, as an input of the model does, has to be cast to FP16 otherwise, which takes as
-    long as Q.
-    """
-    if value in situation.int8_operators or not situation.follows_product[value]:
-        return True
-    if only_moves(value):
-        return _all_can(moved_values(value), situation)
-    if value.target in AVERAGING or value.target in _ACTIVATIONS:
-        return _all_can(value.all_input_nodes, situation)
-    if is_sum(value) and value not in situation.placement.skipped:
-        return any(
-            source.target is CONVOLUTION and source in situation.int8_operators
-            for source in value.all_input_nodes
-        )
-    if value.target is aten.mul.Tensor:  # SiLU: a value times an activation of it
-        sources = _activated(value)
-        return len(sources) == 1 and _all_can(sources, situation)
-    return False
-
-
-def _all_can(values: Iterable[Node], situation: Situation) -> bool:
-    values = list(values)
-    return bool(values) and all(_can_be_written_in_int8(value, situation) for value in values)
-
-
-def _activated(product: Node) -> set[Node]:
-    """The values whose activations a node multiplies."""
-    return {_before_activations(source) for source in product.all_input_nodes}
-
-
-def _before_activations(node: Node) -> Node:
-    while node.target in _ACTIVATIONS:
-        (node,) = node.all_input_nodes
-    return node
 
 
 PAYOFF = LeavesOut(

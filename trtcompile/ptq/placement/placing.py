@@ -41,8 +41,8 @@ def place(graph_module: GraphModule, taken: Collection[Node], spec: CompileSpec)
     for rule in RULES:
         if isinstance(rule, Quantizes):
             for node in nodes:
-                if node not in placement.skipped:
-                    for read in rule.reads(node, situation):
+                for read in rule.reads(node, situation):
+                    if read.reader not in placement.skipped:
                         decision = Decision(rule.name, read.why)
                         placement.quantize(read.value, read.reader, decision)
     placement.groups = _groups(nodes, placement.readers)

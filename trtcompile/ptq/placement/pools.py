@@ -10,23 +10,31 @@ from trtcompile.node_info import layer_name
 from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.operators import AVERAGING
 from trtcompile.ptq.placement.rule import Quantizes, Read, Situation, is_float32
+from trtcompile.ptq.placement.written import can_be_written_in_int8
 
 
 def _averaged(node: Node, situation: Situation) -> Iterator[Read]:
     source = node.args[0] if node.target in AVERAGING else None
-    if isinstance(source, Node) and is_float32(source) and _leads_to_int8(node, situation):
+    if not isinstance(source, Node) or not is_float32(source):
+        return
+    if can_be_written_in_int8(source, situation) and _leads_to_int8(node, situation):
         yield Read(source, node, f"input of {layer_name(node)}, whose result is quantized")
 
 
 def _leads_to_int8(node: Node, situation: Situation) -> bool:
+    """Whether a value is quantized, at once, moved, or averaged again."""
     if node in situation.placement.readers:
         return True
-    return any(only_moves(user) and _leads_to_int8(user, situation) for user in node.users)
+    return any(
+        (only_moves(user) or user.target in AVERAGING) and _leads_to_int8(user, situation)
+        for user in node.users
+    )
 
 
 AVERAGE_POOL = Quantizes(
     name="average pool",
-    matches="the input of an average pool whose result is quantized",
-    reason="The layer in front can then write INT8, and an addition in front can be part of its convolution.",
+    matches="the input of an average pool whose result is quantized, if an INT8 product computes it, or none does",
+    reason="The layer in front can then write INT8, and an addition in front can be part of its convolution. One that "
+    "cannot would need a Q of its own over all that is averaged.",
     reads=_averaged,
 )

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from simulated import simulated
@@ -62,12 +63,23 @@ class TestOneBadLayer:
     def test_enough_budget_leaves_out_nothing(self, outlier: Simulation) -> None:
         search = within_budget(outlier, [vectors(8)], error, budget=100, higher_is_better=False)
         assert search.excluded == frozenset() and len(search.trials) == 1
-        assert "no layer kept out" in str(search)
+        assert "no layer kept out" in str(search) and "; 1 choice tried)" in str(search)
 
     def test_no_budget_leaves_out_everything_that_costs_anything(self, outlier: Simulation) -> None:
         search = within_budget(outlier, [vectors(8)], error, budget=0, higher_is_better=False)
         assert search.excluded == {"linear", "linear_1", "linear_2"}
         assert search.drop == 0
+
+    @pytest.mark.parametrize("kind", [np.float32, np.float64, int])
+    def test_numbers_of_any_kind(self, outlier: Simulation, kind: type) -> None:
+        def metric(outputs: Tensor, batch: Tensor) -> Any:
+            return np.asarray(float(error(outputs, batch)))  # an array without dimensions
+
+        search = within_budget(
+            outlier, [vectors(8)], metric, budget=kind(100), higher_is_better=False
+        )
+        assert search.budget == 100.0 and type(search.budget) is float
+        assert 0 < search.drop == search.metric - search.metric_reference
 
     def test_agreement_needs_no_labels(self, outlier: Simulation) -> None:
         search = within_budget(outlier, [vectors(64, seed=2)], "agreement", budget=0.05)
@@ -134,6 +146,10 @@ class TestRefusals:
     def test_budgets(self, outlier: Simulation, budget: Any) -> None:
         with pytest.raises(SettingsError, match="budget is"):
             within_budget(outlier, [vectors(4)], "agreement", budget=budget)
+
+    def test_a_loader_that_runs_once(self, outlier: Simulation) -> None:
+        with pytest.raises(SettingsError, match=r"^loader is a list_iterator"):
+            within_budget(outlier, iter([vectors(4)]), "agreement", budget=0.1)
 
     def test_a_ratio_has_no_value_to_stay_near(self, outlier: Simulation) -> None:
         with pytest.raises(SettingsError, match="metric is 'sqnr'"):

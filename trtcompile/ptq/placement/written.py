@@ -1,0 +1,70 @@
+"""What the kernel that computes a value can write in INT8, so that Q costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch.fx import Node
+
+from trtcompile.ptq.movement import moved_values, only_moves
+from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION, is_sum
+from trtcompile.ptq.placement.rule import Situation
+
+aten = torch.ops.aten
+
+#: TensorRT computes these in the epilogue of a convolution, with Q behind them.
+ACTIVATIONS = frozenset(
+    {
+        aten.clamp.default,
+        aten.elu.default,
+        aten.gelu.default,
+        aten.hardsigmoid.default,
+        aten.hardswish.default,
+        aten.hardtanh.default,
+        aten.leaky_relu.default,
+        aten.relu.default,
+        aten.sigmoid.default,
+        aten.softplus.default,
+        aten.tanh.default,
+    }
+)
+
+
+def can_be_written_in_int8(value: Node, situation: Situation) -> bool:
+    """Whether Q costs nothing, since the kernel that computes a value can write INT8 as well.
+
+    What comes before all products, as an input of the model does, has to be cast to FP16 otherwise, which takes as
+    long as Q.
+    """
+    if value in situation.int8_operators or not situation.follows_product[value]:
+        return True
+    if only_moves(value):
+        return _all_can(moved_values(value), situation)
+    if value.target in AVERAGING or value.target in ACTIVATIONS:
+        return _all_can(value.all_input_nodes, situation)
+    if is_sum(value) and value not in situation.placement.skipped:
+        return any(
+            source.target is CONVOLUTION and source in situation.int8_operators
+            for source in value.all_input_nodes
+        )
+    if value.target is aten.mul.Tensor:  # SiLU: a value times an activation of it
+        sources = activated(value)
+        return len(sources) == 1 and _all_can(sources, situation)
+    return False
+
+
+def _all_can(values: Iterable[Node], situation: Situation) -> bool:
+    values = list(values)
+    return bool(values) and all(can_be_written_in_int8(value, situation) for value in values)
+
+
+def activated(product: Node) -> set[Node]:
+    """The values whose activations a node multiplies."""
+    return {_before_activations(source) for source in product.all_input_nodes}
+
+
+def _before_activations(node: Node) -> Node:
+    while node.target in ACTIVATIONS:
+        (node,) = node.all_input_nodes
+    return node
