@@ -113,6 +113,7 @@ def test_accuracy(tmp_path: Path) -> None:
         model=model,
         inputs=inputs,
         loader=loader,
+        validation=images_and_labels(),
         accuracy=accuracy,
         compiled=compiled,
         DEVICE=build_device(),

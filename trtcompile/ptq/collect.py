@@ -33,7 +33,8 @@ class Statistics:
 
     Attributes:
         histograms: of the absolute values of each observed node.
-        positions: tensor name -> which histogram is its own; names of one node have the same.
+        positions: name of a measured tensor -> which histogram is its own; names of one node have
+            the same.
         samples: how many samples were run.
         inputs: a few of the samples, for algorithms that simulate.
     """
@@ -75,7 +76,7 @@ def collect(
     *,
     device: torch.device,
 ) -> Statistics:
-    """Runs a request's graph over a loader, and counts the absolute values of its tensors.
+    """Runs a request's graph over a loader, and counts the absolute values of its measured tensors.
 
     Rows that only fill up the last batch are not counted: of a tensor whose dimension 0 is a
     multiple k of the batch size, the first k * valid rows are. Tensors of another size there hold
@@ -95,7 +96,7 @@ def collect(
         CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the
             graph fails on a batch.
     """
-    nodes = {name: request.nodes[name] for name in request.names}
+    nodes = {name: request.nodes[name] for group in request.measured for name in group}
     observed = list(dict.fromkeys(nodes.values()))
     histograms = dict(zip(observed, AbsHistogram.several(len(observed), device), strict=True))
     inputs = InputSample()

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 import trtcompile
 from trtcompile.node_info import is_dequantize, layer_name
-from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
+from trtcompile.ptq import (
+    CalibrationAlgo,
+    CalibrationTable,
+    DataLoaderCalibrator,
+)
 from trtcompile.ptq.algorithms import amax_of, scale_of
 from trtcompile.ptq.auto import CANDIDATES
+from trtcompile.ptq.collect import collect
 from trtcompile.ptq.histogram import AbsHistogram
 from trtcompile.ptq.movement import only_moves
+from trtcompile.ptq.request import CalibrationRequest
 
 HISTOGRAM_ALGORITHMS = [
     CalibrationAlgo.ENTROPY_CALIBRATION_2,
@@ -196,3 +202,23 @@ def test_quantizing_where_a_value_is_computed_changes_nothing(
         actual = lowered(x)
     for one, other in zip(*map(torch.utils._pytree.tree_leaves, (actual, expected)), strict=True):
         assert torch.equal(one, other)
+
+
+def test_what_is_only_moved_is_not_counted() -> None:
+    requests: list[CalibrationRequest] = []
+
+    class Recorder(DataLoaderCalibrator):
+        def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+            requests.append(request)
+            return super().calibrate(request)
+
+    trtcompile.simulate(
+        Pooled(),
+        [(4, 3, 12, 12)],
+        enabled_precisions={torch.int8},
+        calibrator=Recorder(batches()),
+    )
+    (request,) = requests
+    assert request.carried
+    counted = collect(request, batches(), device=torch.device("cpu")).positions
+    assert set(counted) == set(request.names) - request.carried
