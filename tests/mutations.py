@@ -972,4 +972,11 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tests/py/ptq/test_native.py::test_a_batch_is_done_with_before_the_next_is_written",
         ),
     ),
+    Mutation(
+        name="files: a device is replaced by a file",
+        file="trtcompile/atomic_files.py",
+        old="target.exists() and not target.is_file()",
+        new="False",
+        tests=("tests/py/test_atomic_files.py::test_what_is_no_file_is_never_replaced",),
+    ),
 )

@@ -218,7 +218,8 @@ class DataLoaderCalibrator(Calibrator):
         return with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress)
 
     def _exists(self, cache_file: Path) -> bool:
-        exists = cache_file.exists()
+        # Path.exists raises where it may not look; then the calibration finds that it cannot write there.
+        exists = os.path.exists(cache_file)  # noqa: PTH110
         return bool(processes.of_the_first(exists)) if self.distributed else exists
 
     def table(

@@ -116,7 +116,7 @@ def test_an_error_of_a_loader_is_raised_where_it_arises(findings: list[dict[str,
 
 
 def test_a_folder_that_one_process_lacks(findings: list[dict[str, Any]]) -> None:
-    assert "there is no folder" in findings[0]["cache"]
+    assert "is in no folder" in findings[0]["cache"]
     assert findings[1]["cache"].startswith("Calibration failed in process 0: The calibration cache")
 
 
