@@ -979,4 +979,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="False",
         tests=("tests/py/test_atomic_files.py::test_what_is_no_file_is_never_replaced",),
     ),
+    Mutation(
+        name="dictionaries of data: values in the dictionary's order whatever the arguments are called",
+        file="trtcompile/compiler.py",
+        old="arguments = named_after(_argument_names(model, len(arguments)), arguments)",
+        new="pass",
+        tests=(
+            "tests/py/ptq/test_calibration_data.py::TestDictionaries::test_they_are_read_by_the_names_of_the_arguments",
+        ),
+    ),
 )

@@ -29,7 +29,7 @@ from trtcompile.errors import (
     UnsupportedGraphError,
 )
 from trtcompile.exported import argument_names, inputs_of
-from trtcompile.inputs import flat_inputs, parse_inputs, parse_keyword_inputs
+from trtcompile.inputs import flat_inputs, named_after, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.node_info import enclosing_modules, layer_name
 from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
@@ -218,6 +218,8 @@ def _capture(
     else:
         keywords = parse_keyword_inputs(kwarg_inputs)
         arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
+        if isinstance(model, nn.Module):
+            arguments = named_after(_argument_names(model, len(arguments)), arguments)
     tensors = flat_inputs((*arguments, *keywords.values()))
     if not tensors:
         raise SettingsError(

@@ -48,7 +48,8 @@ def fit_batches(
       dropped.
     - Dictionary: if the only argument is a dictionary, its keys are looked up. Otherwise, if every
       argument is an ``Input`` whose name is a key, they are looked up by name; if no name is a key,
-      the values are taken in the dictionary's order.
+      the values are taken in the dictionary's order. The name is that of ``forward``'s parameter
+      unless the ``Input`` was given another.
     - Leaves are strided tensors or numpy arrays, of exactly the input's dtype. Anything else, such
       as a number, a string, or an image object, is refused.
 
@@ -169,7 +170,7 @@ class _Layout:
         if len(found) < len(names):
             raise CalibrationError(
                 f"{where} has the keys {list(batch)}, of which only {found} are names of inputs "
-                f"({names}). Name each Input as its key, or none."
+                f"({names}). Name each Input as its key: Input(shape, name=key)."
             )
         return [batch[name] for name in found]
 
