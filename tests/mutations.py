@@ -988,4 +988,13 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tests/py/ptq/test_calibration_data.py::TestDictionaries::test_they_are_read_by_the_names_of_the_arguments",
         ),
     ),
+    Mutation(
+        name="given quantization: a fake quantizer of the user's does what torch.ao's would",
+        file="trtcompile/fake_quantizers.py",
+        old='if type(module).forward.__module__.startswith("torch."):',
+        new="if isinstance(module, torch.ao.quantization.FakeQuantize):",
+        tests=(
+            "tests/py/test_given_quantization.py::test_a_fake_quantizer_of_ones_own_does_what_its_forward_does",
+        ),
+    ),
 )

@@ -128,6 +128,73 @@ def test_quantization_that_is_switched_off() -> None:
     assert "QUANTIZE" not in layers
 
 
+class Doubled(ao.FakeQuantize):
+    """A fake quantizer of a user's, which does more than the one it is derived from."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Own(ao.FakeQuantizeBase):
+    """One that has nothing but the switches in common with those of torch.ao."""
+
+    def calculate_qparams(self) -> None:
+        raise AssertionError("nothing observes")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fake_quant_enabled[0] == 0:
+            return x
+        return torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -128, 127)
+
+
+@pytest.mark.parametrize("kind", [Doubled, Own])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_fake_quantizer_of_ones_own_does_what_its_forward_does(
+    kind: type[Any], enabled: bool
+) -> None:
+    fake = kind() if kind is Own else kind(quant_min=-128, quant_max=127, dtype=torch.qint8)
+    fake.enable_fake_quant(enabled)
+    fake.disable_observer()
+    if kind is Doubled:
+        fake.scale.fill_(0.02)
+    model = nn.Sequential(fake, nn.Conv2d(3, 4, 3)).eval()
+    compiled = trtcompile.simulate(
+        model,
+        [IMAGE],
+        enabled_precisions=INT8 if enabled else {torch.float},
+        device=build_device(),
+    )
+    torch.testing.assert_close(compiled.lowered(IMAGE), model(IMAGE))
+    assert isinstance(fake.fake_quant_enabled, Tensor), "the model was changed"
+
+
+def test_ranges_that_never_saw_data_are_a_warning() -> None:
+    fake = ao.FakeQuantize(quant_min=-128, quant_max=127, dtype=torch.qint8)
+    fake.disable_observer()
+    with pytest.warns(TRTCompileWarning, match="1 fake quantizers have never observed data"):
+        capture_for_test(nn.Sequential(fake), [IMAGE])
+    fake.scale.fill_(0.02)  # as from a checkpoint
+    capture_for_test(nn.Sequential(fake), [IMAGE])
+
+
+def test_weights_of_each_channel_that_were_never_observed_are_refused() -> None:
+    """As in PyTorch: there is one scale, and there are eight channels."""
+    weight = ao.default_per_channel_weight_fake_quant
+    config = ao.QConfig(activation=ao.default_fake_quant, weight=weight)
+    convolution = torch.ao.nn.qat.Conv2d(3, 8, 3, qconfig=config).apply(ao.disable_observer)
+    with (
+        pytest.warns(TRTCompileWarning, match="never observed"),
+        pytest.raises(UnsupportedGraphError, match="dimensions of scale"),
+    ):
+        capture_for_test(convolution, [IMAGE])
+
+
+def test_weights_that_torch_ao_packed() -> None:
+    linear = torch.ao.nn.quantized.dynamic.Linear(16, 16)
+    with pytest.raises(UnsupportedGraphError, match=r"module '0.*' has weights that torch.ao pack"):
+        capture_for_test(nn.Sequential(linear), [torch.zeros(2, 16)])
+
+
 def refused(model: nn.Module, error: type[Exception], said: str, **options: Any) -> None:
     captured = capture_for_test(model.eval(), [IMAGE])
     with pytest.raises(error, match=said):
