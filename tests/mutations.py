@@ -997,4 +997,20 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tests/py/test_given_quantization.py::test_a_fake_quantizer_of_ones_own_does_what_its_forward_does",
         ),
     ),
+    Mutation(
+        name="given quantization: scales along input channels pass for INT8",
+        file="trtcompile/ptq/given.py",
+        old=" and not _has_scales_along_inputs(node):",
+        new=":",
+        tests=(
+            "tests/py/test_given_quantization.py::test_scales_along_anything_but_output_channels_are_no_int8",
+        ),
+    ),
+    Mutation(
+        name="given quantization: what is no scale goes into an engine",
+        file="trtcompile/ptq/given.py",
+        old="return next((problem for problem in map(problem_of_scale, values) if problem), None)",
+        new="return None if values else None",
+        tests=("tests/py/test_given_quantization.py::test_what_is_no_scale",),
+    ),
 )

@@ -32,12 +32,19 @@ from trtcompile.exported import argument_names, inputs_of
 from trtcompile.inputs import flat_inputs, named_after, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.node_info import enclosing_modules, layer_name
-from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
+from trtcompile.partition import (
+    PartitionedGraph,
+    PartitionReport,
+    judge,
+    left_by_option,
+    make_report,
+    partition,
+)
 from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
 from trtcompile.profiles import resolve_profiles
 from trtcompile.ptq.fingerprint import graph_hash
-from trtcompile.ptq.given import check_given, comes_quantized, dequantize_grouped
+from trtcompile.ptq.given import check_given, comes_quantized, dequantize_weights
 from trtcompile.ptq.number_format import FORMATS
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
@@ -327,8 +334,11 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     identity = graph_hash(graph_module)
     quantization = Quantization()
     if comes_quantized(graph_module):
-        check_given(spec, judge(graph_module, spec))
-        dequantize_grouped(graph_module)
+        verdicts = judge(graph_module, spec)
+        check_given(
+            spec, {n: reason for n, reason in verdicts.items() if left_by_option(n, spec) is None}
+        )
+        dequantize_weights(graph_module)
     elif spec.quantized_dtype is not None:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(
