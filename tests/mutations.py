@@ -1013,4 +1013,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="return None if values else None",
         tests=("tests/py/test_given_quantization.py::test_what_is_no_scale",),
     ),
+    Mutation(
+        name="processes: one that is interrupted tells nobody",
+        file="trtcompile/ptq/processes.py",
+        old="        _tell(interrupted=True)\n        raise",
+        new="        raise",
+        tests=("tests/py/ptq/test_processes.py::test_who_is_interrupted_tells_the_others",),
+    ),
 )

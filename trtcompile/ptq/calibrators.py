@@ -131,7 +131,8 @@ class DataLoaderCalibrator(Calibrator):
         distributed: merges the statistics of all processes of ``torch.distributed``'s default
             group. Each process compiles the same model, and gives a loader of its part of the
             data, such as one with a ``DistributedSampler``; all get the same scales, and the first
-            writes the cache. With NCCL, choose each process's GPU by ``torch.cuda.set_device``.
+            writes the cache. What fails or is interrupted in one is an error in all. With NCCL,
+            choose each process's GPU by ``torch.cuda.set_device``.
 
     Raises:
         SettingsError: an argument has the wrong type or value.
