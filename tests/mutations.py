@@ -624,8 +624,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="native calibrators: the cache is not handed over",
         file="trtcompile/ptq/native.py",
-        old="        self.calibrator.write_calibration_cache(format_text(table))\n",
-        new="",
+        old="            self.calibrator.write_calibration_cache(format_text(table))\n",
+        new="            pass\n",
         tests=("tests/py/ptq/test_native.py::test_the_table_is_that_of_a_loader",),
     ),
     Mutation(
@@ -966,8 +966,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="native calibrators: the next batch is written while the last is counted",
         file="trtcompile/ptq/native.py",
-        old="            torch.cuda.synchronize(request.device)\n            addresses",
-        new="            addresses",
+        old="            torch.cuda.synchronize(request.device)\n            try:",
+        new="            try:",
         tests=(
             "tests/py/ptq/test_native.py::test_a_batch_is_done_with_before_the_next_is_written",
         ),
@@ -1019,5 +1019,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         old="        _tell(interrupted=True)\n        raise",
         new="        raise",
         tests=("tests/py/ptq/test_processes.py::test_who_is_interrupted_tells_the_others",),
+    ),
+    Mutation(
+        name="native calibrators: every input has the calibrator's batch size",
+        file="trtcompile/ptq/native.py",
+        old="given.opt_shape[0] if given.opt_shape[:1] not in ((), (engine_size,)) else size",
+        new="size",
+        tests=("tests/py/ptq/test_native.py::test_inputs_that_belong_to_the_batch_as_a_whole",),
     ),
 )
