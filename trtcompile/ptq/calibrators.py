@@ -26,6 +26,7 @@ from trtcompile.ptq.auto import Simulation, auto_amax
 from trtcompile.ptq.cache_file import check_can_write, read_cache, write_cache
 from trtcompile.ptq.cache_match import (
     check_is_native,
+    check_shared,
     has_names_of,
     matched_table,
     table_from_cache,
@@ -72,7 +73,8 @@ def table_of(calibrator: Calibrator, request: CalibrationRequest) -> Calibration
     """What a calibrator's ``calibrate`` gives, which may be code of the user's.
 
     Raises:
-        CalibrationError: it is no calibration table, or the calibrator has no usable scales.
+        CalibrationError: it is no calibration table, lacks tensors, or has different scales for tensors that share
+            one; or the calibrator has no usable scales.
     """
     table = calibrator.calibrate(request)
     if not isinstance(table, CalibrationTable):
@@ -80,6 +82,13 @@ def table_of(calibrator: Calibrator, request: CalibrationRequest) -> Calibration
             f"{type(calibrator).__name__}.calibrate gave a {type(table).__name__}, not a CalibrationTable. Let it "
             "return trtcompile.ptq.CalibrationTable(scales, algo=...)."
         )
+    missing = [name for name in request.names if name not in table]
+    if missing:
+        raise CalibrationError(
+            f"{type(calibrator).__name__}.calibrate gave no scale for {', '.join(missing[:5])} ({len(missing)} "
+            f"tensors of {len(request.names)}). Let it give one for each of request.names."
+        )
+    check_shared(table, f"{type(calibrator).__name__}.calibrate", request)
     return table
 
 
