@@ -1027,4 +1027,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="size",
         tests=("tests/py/ptq/test_native.py::test_inputs_that_belong_to_the_batch_as_a_whole",),
     ),
+    Mutation(
+        name="batches: a list of samples is one sample with labels, silently",
+        file="trtcompile/ptq/batches.py",
+        old="or len(alike) < 2:",
+        new="or len(alike) < 9:",
+        tests=(
+            "tests/py/ptq/test_batches.py::test_a_list_of_samples_is_not_taken_for_one_with_labels_silently",
+        ),
+    ),
 )
