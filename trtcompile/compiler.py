@@ -182,6 +182,14 @@ def simulate(
     """
     settings = CompileSpec.from_options(options, spec=spec)
     captured, quantization = _prepared(model, inputs, kwarg_inputs, settings)
+    placement = quantization.placement
+    if settings.calibrator is not None and placement is not None and not placement.readers:
+        warnings.warn(
+            "the calibrator was not asked, as nothing of the model can be quantized. print(trtcompile.dry_run(...)) "
+            "says why.",
+            PrecisionWarning,
+            stacklevel=2,
+        )
     own_constants(captured, captured.graph_module)
     return _simulated(captured, quantization)
 

@@ -14,7 +14,7 @@ import trtcompile
 from trtcompile import capture as capture_stage
 from trtcompile import compiler
 from trtcompile.capture import own_constants
-from trtcompile.errors import CalibrationError
+from trtcompile.errors import CalibrationError, PrecisionWarning
 from trtcompile.inputs import parse_inputs
 from trtcompile.ptq import (
     CalibrationAlgo,
@@ -129,3 +129,22 @@ def test_a_calibrator_of_the_users_own_whose_table_does_not_fit(
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)).eval()
     with pytest.raises(CalibrationError, match=said):
         trtcompile.simulate(model, [SHAPE], enabled_precisions={torch.int8}, calibrator=Own())
+
+
+def test_a_calibrator_that_has_nothing_to_do_is_a_warning() -> None:
+    """As of a model that was cast to FP16, which keeps its types."""
+    asked = calibrator()
+    with pytest.warns(PrecisionWarning, match="the calibrator was not asked"):
+        simulation = trtcompile.simulate(
+            net().half(),
+            [image().half()],
+            enabled_precisions={torch.int8},
+            calibrator=asked,
+            device=build_device(),
+        )
+    assert simulation.calibration_table is None
+
+
+def test_weights_alone_have_no_calibrator_to_warn_of() -> None:
+    device = trtcompile.Device(compute_capability="8.9")
+    trtcompile.simulate(net(), [SHAPE], weight_only="int4", device=device)

@@ -266,6 +266,8 @@ def _at_path(elements: Any, path: Any, problem: str) -> Any:
 def _kind(value: Any) -> str:
     """What a value is, for messages; of a tensor also why it may be none that can be calibrated with."""
     kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"{kind} ({value.dtype.str})"
     return f"{kind} ({value.layout}, {value.device})" if isinstance(value, Tensor) else kind
 
 

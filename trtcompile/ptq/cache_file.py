@@ -85,9 +85,14 @@ def write_cache(cache_file: Path, table: CalibrationTable) -> None:
     try:
         replace_files({cache_file: text, sidecar_of(cache_file): sidecar})
     except OSError as error:
+        # Those of file_at say what to do themselves.
+        advice = (
+            ""
+            if error.errno is None
+            else ". Give a path in a folder with space where you may write."
+        )
         raise CalibrationError(
-            f"The calibration cache {str(cache_file)!r} cannot be written: {error}. Give a path in "
-            "a folder with space where you may write."
+            f"The calibration cache {str(cache_file)!r} cannot be written: {error}{advice}"
         ) from error
 
 

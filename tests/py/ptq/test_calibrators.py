@@ -564,3 +564,31 @@ def test_requests_are_checked() -> None:
     with pytest.raises(CalibrationError, match=r"no node or no fingerprint for .*'y'"):
         make_request(SmallNet(), groups=[["x", "y"]])
     assert good.names == ("x", "conv2d", "relu", "mean", "linear")
+
+
+def test_a_loader_whose_length_is_an_error() -> None:
+    class Odd:
+        def __len__(self) -> int:
+            raise RuntimeError("not known")
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            yield IMAGES
+
+    assert "<Odd>" in repr(DataLoaderCalibrator(Odd()))
+
+
+def test_a_folder_that_goes_while_the_data_runs(
+    request_: CalibrationRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    class Removing:
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            yield IMAGES
+            folder.rmdir()
+
+    calibrator = DataLoaderCalibrator(Removing(), cache_file=folder / "cache")
+    with pytest.raises(CalibrationError, match=r"cannot be written: .* or give another path\.$"):
+        calibrator.calibrate(request_)
+    assert len(calibrator.table()) == len(request_.names)
