@@ -1014,10 +1014,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_given_quantization.py::test_what_is_no_scale",),
     ),
     Mutation(
-        name="processes: one that is interrupted tells nobody",
+        name="processes: the first is said to be interrupted, whichever was",
         file="trtcompile/ptq/processes.py",
-        old="        _tell(interrupted=True)\n        raise",
-        new="        raise",
+        old="told[dist.get_rank()] = int(interrupted)",
+        new="told[0] = int(interrupted)",
         tests=("tests/py/ptq/test_processes.py::test_who_is_interrupted_tells_the_others",),
     ),
     Mutation(
@@ -1035,5 +1035,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=(
             "tests/py/ptq/test_batches.py::test_a_list_of_samples_is_not_taken_for_one_with_labels_silently",
         ),
+    ),
+    Mutation(
+        name="processes: statistics of different weights are merged",
+        file="trtcompile/ptq/processes.py",
+        old="if theirs_hash != first_hash:",
+        new="if False:",
+        tests=("tests/py/ptq/test_processes.py::test_processes_that_do_not_agree",),
     ),
 )

@@ -138,8 +138,8 @@ class DataLoaderCalibrator(Calibrator):
         max_batches: how many batches of the loader to use; None for all.
         progress: whether to show progress on stderr; None shows it on a terminal.
         distributed: merges the statistics of all processes of ``torch.distributed``'s default
-            group. Each process compiles the same model, and gives a loader of its part of the
-            data, such as one with a ``DistributedSampler``; all get the same scales, and the first
+            group. Each process compiles the same model, which is checked, and gives a loader of its
+            part of the data, such as one with a ``DistributedSampler``; all get the same scales, and the first
             writes the cache. What fails or is interrupted in one is an error in all. With NCCL,
             choose each process's GPU by ``torch.cuda.set_device``.
 
@@ -188,8 +188,7 @@ class DataLoaderCalibrator(Calibrator):
             CalibrationError: the data or the cache cannot be used, or the cache cannot be written.
         """
         self._last = None
-        if self.distributed:
-            processes.check_initialized()
+        self._check_processes(request)
         if self.cache_file is not None and self.use_cache and self._exists(self.cache_file):
             return table_from_cache(self.cache_file, request, self.algo_type, self.algo_options)
         device = usable_device(self.device, request.device)
@@ -213,8 +212,7 @@ class DataLoaderCalibrator(Calibrator):
         Raises:
             CalibrationError: the data cannot be used.
         """
-        if self.distributed:
-            processes.check_initialized()
+        self._check_processes(request)
 
         def run() -> Maxima:
             device = usable_device(self.device, request.device)
@@ -223,6 +221,17 @@ class DataLoaderCalibrator(Calibrator):
             return Maxima({n: observers[request.nodes[n]].largest for n in request.names})
 
         return (processes.merged(run) if self.distributed else run()).largest
+
+    def _check_processes(self, request: CalibrationRequest) -> None:
+        if not self.distributed:
+            return
+        processes.check_initialized()
+        settings = {
+            "algo_type": self.algo_type,
+            "algo_options": self.algo_options,
+            "use_cache": self.use_cache,
+        }
+        processes.check_agreed(request.graph_hash, settings)
 
     def _batches(self) -> Iterable[Any]:
         return with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress)

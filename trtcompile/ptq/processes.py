@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +32,34 @@ def check_initialized() -> None:
             "distributed is True, but torch.distributed has no process group. Call "
             "torch.distributed.init_process_group in every process first."
         )
+
+
+def check_agreed(graph_hash: str, settings: Mapping[str, object]) -> None:
+    """Checks that all processes calibrate the same model in the same way, as they merge what they find out.
+
+    Args:
+        graph_hash: identifies the model, weights included.
+        settings: what the calibrator was told, by name.
+
+    Raises:
+        CalibrationError: they do not; in all of them.
+    """
+    shared: list[Any] = [None] * dist.get_world_size()
+    with _talking():
+        dist.all_gather_object(shared, (graph_hash, dict(settings)))
+    (first_hash, first), *others = shared
+    for rank, (theirs_hash, theirs) in enumerate(others, start=1):
+        if theirs_hash != first_hash:
+            raise CalibrationError(
+                f"The model of process {rank} differs from that of process 0, in its graph or its weights. Load the "
+                "same weights in every process, those of batch norms included."
+            )
+        for name, value in theirs.items():
+            if value != first[name]:
+                raise CalibrationError(
+                    f"{name} is {value} in process {rank}, and {first[name]} in process 0. Make the calibrator alike "
+                    "in every process."
+                )
 
 
 def of_the_first(value: Any) -> Any:

@@ -100,6 +100,15 @@ def _run(rank: int, folder: str) -> None:
         _InterruptedChoice([IMAGES], distributed=True).calibrate(request)
     except (KeyboardInterrupt, CalibrationError) as error:
         found["choice"] = error
+    for name, other, options in (
+        ("weights", dataclasses.replace(request, graph_hash="of other weights"), {}),
+        ("algo", request, {"algo_type": CalibrationAlgo.MSE_CALIBRATION}),
+        ("use_cache", request, {"cache_file": cache, "use_cache": True}),
+    ):
+        asked = DataLoaderCalibrator([IMAGES], distributed=True, **(options if rank else {}))
+        with pytest.raises(CalibrationError) as differing:
+            asked.calibrate(other if rank else request)
+        found[name] = str(differing.value)
     if rank == 0:  # the other process ends
         with pytest.raises(CalibrationError) as gone:
             calibrator.calibrate(request)
@@ -168,6 +177,19 @@ def test_after_an_interruption_they_calibrate_again(findings: list[dict[str, Any
     first, second = (found["again"] for found in findings)
     alone = DataLoaderCalibrator([IMAGES[:4], IMAGES[:4]]).calibrate(make_request(SmallNet()))
     assert first == second == alone
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("weights", "The model of process 1 differs from that of process 0"),
+        ("algo", "algo_type is CalibrationAlgo.MSE_CALIBRATION in process 1, and"),
+        ("use_cache", "use_cache is True in process 1, and False in process 0"),
+    ],
+)
+def test_processes_that_do_not_agree(findings: list[dict[str, Any]], name: str, said: str) -> None:
+    for found in findings:
+        assert found[name].startswith(said)
 
 
 def test_a_process_that_has_gone(findings: list[dict[str, Any]]) -> None:
