@@ -16,7 +16,7 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
 
     Everything is first written beside its target and flushed to the disk. Only then are the targets
     replaced, so a full disk, an interruption, or a crash before that leaves all of them as they
-    were. Symbolic links stay links.
+    were. Symbolic links stay links; what is no file, such as a device, stays what it is.
 
     Raises:
         OSError: a file cannot be written.
@@ -24,7 +24,7 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     staged: dict[Path, Path] = {}
     try:
         for path, data in contents.items():
-            target = path.resolve()
+            target = file_at(path)
             temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
             staged[temporary] = target
             with temporary.open("xb") as file:
@@ -52,13 +52,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be written.
     """
-    target = path.resolve()
-    if target.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file. Give the path of a file.")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"{str(path)!r} is in no folder that there is. Make the folder, or give another path."
-        )
+    target = file_at(path)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("x+b") as file:
@@ -71,6 +65,29 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _flush_folder(target.parent)
+
+
+def file_at(path: Path) -> Path:
+    """Where a file of this path is, or would be, behind symbolic links.
+
+    Raises:
+        OSError: there is a folder, a device, or the like, which no file may take the place of; there is no folder for
+            it; or the path leads nowhere.
+    """
+    try:
+        target = path.resolve()
+        is_folder = target.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name; a loop of links
+        raise OSError(f"{error}. Give another path.") from error
+    if is_folder:
+        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file. Give the path of a file.")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{str(path)!r} is a device or a pipe. Give the path of a file.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"{str(path)!r} is in no folder that there is. Make the folder, or give another path."
+        )
+    return target
 
 
 def _flush_folder(folder: Path) -> None:

@@ -120,6 +120,12 @@ def _check_weights(model: nn.Module) -> None:
                 f"{f'module {name!r}' if name else 'the model'} is a {type(module).__name__}, which torch.export does "
                 "not take. Give the module that it was made of."
             )
+        if isinstance(getattr(module, "_packed_params", None), torch.ScriptObject):
+            raise UnsupportedGraphError(
+                f"{f'module {name!r}' if name else 'the model'} has weights that torch.ao packed for its own INT8 "
+                "kernels, which torch.export does not take. Give the model as it was before "
+                "torch.ao.quantization.convert: with fake quantization or Q/DQ it compiles as it is."
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise UnsupportedGraphError(

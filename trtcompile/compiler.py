@@ -29,15 +29,22 @@ from trtcompile.errors import (
     UnsupportedGraphError,
 )
 from trtcompile.exported import argument_names, inputs_of
-from trtcompile.inputs import flat_inputs, parse_inputs, parse_keyword_inputs
+from trtcompile.inputs import flat_inputs, named_after, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.node_info import enclosing_modules, layer_name
-from trtcompile.partition import PartitionedGraph, PartitionReport, judge, make_report, partition
+from trtcompile.partition import (
+    PartitionedGraph,
+    PartitionReport,
+    judge,
+    left_by_option,
+    make_report,
+    partition,
+)
 from trtcompile.partition.grouping import group
 from trtcompile.precision import assign_fp16
 from trtcompile.profiles import resolve_profiles
 from trtcompile.ptq.fingerprint import graph_hash
-from trtcompile.ptq.given import check_given, comes_quantized, dequantize_grouped
+from trtcompile.ptq.given import check_given, comes_quantized, dequantize_weights
 from trtcompile.ptq.number_format import FORMATS
 from trtcompile.ptq.quantize import Quantization, quantize
 from trtcompile.ptq.random_state import kept_random_state
@@ -175,6 +182,14 @@ def simulate(
     """
     settings = CompileSpec.from_options(options, spec=spec)
     captured, quantization = _prepared(model, inputs, kwarg_inputs, settings)
+    placement = quantization.placement
+    if settings.calibrator is not None and placement is not None and not placement.readers:
+        warnings.warn(
+            "the calibrator was not asked, as nothing of the model can be quantized. print(trtcompile.dry_run(...)) "
+            "says why.",
+            PrecisionWarning,
+            stacklevel=2,
+        )
     own_constants(captured, captured.graph_module)
     return _simulated(captured, quantization)
 
@@ -218,6 +233,8 @@ def _capture(
     else:
         keywords = parse_keyword_inputs(kwarg_inputs)
         arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
+        if isinstance(model, nn.Module):
+            arguments = named_after(_argument_names(model, len(arguments)), arguments)
     tensors = flat_inputs((*arguments, *keywords.values()))
     if not tensors:
         raise SettingsError(
@@ -325,8 +342,11 @@ def prepare(captured: CapturedGraph, spec: CompileSpec) -> tuple[str, Quantizati
     identity = graph_hash(graph_module)
     quantization = Quantization()
     if comes_quantized(graph_module):
-        check_given(spec, judge(graph_module, spec))
-        dequantize_grouped(graph_module)
+        verdicts = judge(graph_module, spec)
+        check_given(
+            spec, {n: reason for n, reason in verdicts.items() if left_by_option(n, spec) is None}
+        )
+        dequantize_weights(graph_module)
     elif spec.quantized_dtype is not None:
         device = spec.device.torch_device if gpu_is_present(spec) else torch.device("cpu")
         quantization = quantize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -307,13 +308,25 @@ def parse_keyword_inputs(kwarg_inputs: Mapping[str, Any] | None) -> dict[str, An
             "forward, such as {'mask': Input((1, 16))}."
         )
 
-    def parse(keyword: str, value: Any) -> Any:
-        argument = pytree.tree_map(_read, value, is_leaf=_is_leaf)
-        if isinstance(argument, Input) and argument.name is None:
-            argument = argument.with_name(keyword)
-        return argument
+    read = (pytree.tree_map(_read, value, is_leaf=_is_leaf) for value in kwarg_inputs.values())
+    return dict(zip(kwarg_inputs, named_after(kwarg_inputs, tuple(read)), strict=True))
 
-    return {keyword: parse(keyword, value) for keyword, value in kwarg_inputs.items()}
+
+def named_after(names: Iterable[str], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Parsed arguments; an ``Input`` without a name gets its argument's, by which a dictionary of data is read.
+
+    Args:
+        names: of the arguments, from the first; those after them stay as they are.
+        arguments: as ``parse_inputs`` returns them.
+    """
+    return tuple(
+        argument.with_name(name)
+        if name is not None and isinstance(argument, Input) and argument.name is None
+        else argument
+        for argument, name in itertools.zip_longest(
+            arguments, itertools.islice(names, len(arguments))
+        )
+    )
 
 
 def _kind(value: Any) -> str:

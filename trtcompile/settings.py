@@ -287,6 +287,11 @@ class CompileSpec:
                 "a calibrator was given, but enabled_precisions has no torch.int8, so it would have no effect. Add "
                 "torch.int8 (or torch.float8_e4m3fn) to enabled_precisions or drop the calibrator."
             )
+        if isinstance(self.calibrator, type):
+            name = self.calibrator.__name__
+            raise SettingsError(
+                f"calibrator is the class {name}, not an object of it. Make one: calibrator={name}(...)."
+            )
         if self.calibrator is not None and not any(
             callable(getattr(self.calibrator, name, None)) for name in ("calibrate", "get_batch")
         ):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trtcompile.atomic_files import replace_files
+from trtcompile.atomic_files import replace_files, replacing
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -98,3 +98,22 @@ def test_links_and_permissions_stay(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace_files({tmp_path / "missing" / "a": b"new"})
+
+
+def write_at_once(path: Path) -> None:
+    with replacing(path) as file:
+        file.write(b"new")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="os.mkfifo is of POSIX; run on Linux or macOS")
+@pytest.mark.parametrize("write", [lambda path: replace_files({path: b"new"}), write_at_once])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, write: Any) -> None:
+    """Such as /dev/null, which root could replace."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(OSError, match="is a device or a pipe"):
+            write(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]

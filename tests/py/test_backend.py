@@ -785,6 +785,23 @@ class TestInt8:
             torch.testing.assert_close(result, reference(x), rtol=1e-5, atol=1e-5)
             assert reference.report.multiply_add_share("INT8") == 1.0  # type: ignore[union-attr]
 
+    def test_dictionaries_of_data_are_read_by_the_names_of_arguments(
+        self, modules: Compiled
+    ) -> None:
+        class Weighted(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(20, 20)
+
+            def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+                return self.linear(torch.relu(x * weight))
+
+        model, x = randomize(Weighted(), 3), torch.randn(4, 20)
+        for batch in ((x, x / 9), {"weight": x / 9, "x": x}):
+            torch._dynamo.reset()
+            trt(model, **int8([batch]))(x, x)
+        assert modules[0].calibration_table == modules[1].calibration_table
+
     def test_each_batch_size_gets_the_same_table(self, modules: Compiled) -> None:
         model = net()
         compiled = trt(model, **int8([image(4)]))

@@ -128,6 +128,73 @@ def test_quantization_that_is_switched_off() -> None:
     assert "QUANTIZE" not in layers
 
 
+class Doubled(ao.FakeQuantize):
+    """A fake quantizer of a user's, which does more than the one it is derived from."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Own(ao.FakeQuantizeBase):
+    """One that has nothing but the switches in common with those of torch.ao."""
+
+    def calculate_qparams(self) -> None:
+        raise AssertionError("nothing observes")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fake_quant_enabled[0] == 0:
+            return x
+        return torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -128, 127)
+
+
+@pytest.mark.parametrize("kind", [Doubled, Own])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_fake_quantizer_of_ones_own_does_what_its_forward_does(
+    kind: type[Any], enabled: bool
+) -> None:
+    fake = kind() if kind is Own else kind(quant_min=-128, quant_max=127, dtype=torch.qint8)
+    fake.enable_fake_quant(enabled)
+    fake.disable_observer()
+    if kind is Doubled:
+        fake.scale.fill_(0.02)
+    model = nn.Sequential(fake, nn.Conv2d(3, 4, 3)).eval()
+    compiled = trtcompile.simulate(
+        model,
+        [IMAGE],
+        enabled_precisions=INT8 if enabled else {torch.float},
+        device=build_device(),
+    )
+    torch.testing.assert_close(compiled.lowered(IMAGE), model(IMAGE))
+    assert isinstance(fake.fake_quant_enabled, Tensor), "the model was changed"
+
+
+def test_ranges_that_never_saw_data_are_a_warning() -> None:
+    fake = ao.FakeQuantize(quant_min=-128, quant_max=127, dtype=torch.qint8)
+    fake.disable_observer()
+    with pytest.warns(TRTCompileWarning, match="1 fake quantizers have never observed data"):
+        capture_for_test(nn.Sequential(fake), [IMAGE])
+    fake.scale.fill_(0.02)  # as from a checkpoint
+    capture_for_test(nn.Sequential(fake), [IMAGE])
+
+
+def test_weights_of_each_channel_that_were_never_observed_are_refused() -> None:
+    """As in PyTorch: there is one scale, and there are eight channels."""
+    weight = ao.default_per_channel_weight_fake_quant
+    config = ao.QConfig(activation=ao.default_fake_quant, weight=weight)
+    convolution = torch.ao.nn.qat.Conv2d(3, 8, 3, qconfig=config).apply(ao.disable_observer)
+    with (
+        pytest.warns(TRTCompileWarning, match="never observed"),
+        pytest.raises(UnsupportedGraphError, match="dimensions of scale"),
+    ):
+        capture_for_test(convolution, [IMAGE])
+
+
+def test_weights_that_torch_ao_packed() -> None:
+    linear = torch.ao.nn.quantized.dynamic.Linear(16, 16)
+    with pytest.raises(UnsupportedGraphError, match=r"module '0.*' has weights that torch.ao pack"):
+        capture_for_test(nn.Sequential(linear), [torch.zeros(2, 16)])
+
+
 def refused(model: nn.Module, error: type[Exception], said: str, **options: Any) -> None:
     captured = capture_for_test(model.eval(), [IMAGE])
     with pytest.raises(error, match=said):
@@ -137,6 +204,83 @@ def refused(model: nn.Module, error: type[Exception], said: str, **options: Any)
 def test_what_tensorrt_does_not_have() -> None:
     refused(Pt2e(zero_point=3), UnsupportedGraphError, "zero-point is 3", enabled_precisions=INT8)
     refused(Pt2e(0, torch.uint8), UnsupportedGraphError, "not torch.uint8", enabled_precisions=INT8)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.02, float("nan"), float("inf"), 1e-42])
+def test_what_is_no_scale(scale: float) -> None:
+    """TensorRT-RTX builds engines of them."""
+    said = f"the scale {scale:g} is not a positive normal"
+    model = Pt2e().eval()
+    model.activation = (scale, *model.activation[1:])
+    if scale != 0:  # PyTorch divides by it
+        refused(model, UnsupportedGraphError, said, enabled_precisions=INT8)
+    model = Pt2e().eval()
+    model.scales[2] = scale
+    said = said.replace("1e-42", "1.00053e-42")
+    refused(model, UnsupportedGraphError, said, enabled_precisions=INT8)
+
+
+class PartlyAsymmetric(nn.Module):
+    """A part that TensorRT takes, and one that has a zero-point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Pt2e(), Pt2e(zero_point=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)[:, :3])
+
+
+def test_what_tensorrt_does_not_have_may_be_left_to_pytorch() -> None:
+    model = PartlyAsymmetric().eval()
+    refused(model, UnsupportedGraphError, "torch_executed_modules", enabled_precisions=INT8)
+    options = {"enabled_precisions": INT8, "torch_executed_modules": {"second"}}
+    captured = capture_for_test(model, [IMAGE])
+    prepare(captured, CompileSpec(device=build_device(), **options))
+    torch.testing.assert_close(captured.graph_module(IMAGE)[0], model(IMAGE))
+
+
+def test_a_model_whose_quantized_part_is_left_to_pytorch_needs_no_int8() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), Pt2e(zero_point=3)).eval()
+    captured = capture_for_test(model, [IMAGE])
+    prepare(captured, CompileSpec(device=build_device(), torch_executed_modules={"1"}))
+
+
+class AlongAxis(nn.Module):
+    """A weight with scales along an axis of one's choice."""
+
+    def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, axis: int) -> None:
+        super().__init__()
+        self.layer, self.axis = layer, axis
+        others = [dim for dim in range(layer.weight.dim()) if dim != axis]
+        self.register_buffer("scales", layer.weight.detach().abs().amax(others) / 127)
+        self.register_buffer("zero_points", torch.zeros(len(self.scales), dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.fake_quantize_per_tensor_affine(x, 0.02, 0, -128, 127)
+        weight = torch.fake_quantize_per_channel_affine(
+            self.layer.weight, self.scales, self.zero_points, self.axis, -127, 127
+        )
+        return torch.func.functional_call(self.layer, {"weight": weight}, (x,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "outputs"),
+    [
+        (nn.Conv2d(3, 4, 3), 0),
+        (nn.ConvTranspose2d(3, 4, 3), 1),
+        (nn.Linear(8, 4), 0),
+    ],
+    ids=["convolution", "transposed", "linear"],
+)
+def test_scales_along_anything_but_output_channels_are_no_int8(layer: Any, outputs: int) -> None:
+    """A sum over inputs has no common scale then; eager PyTorch has the values that the engine is to have."""
+    for axis in range(layer.weight.dim()):
+        model = AlongAxis(layer, axis).eval()
+        report = trtcompile.dry_run(model, [IMAGE], enabled_precisions=INT8)
+        assert report.multiply_add_share("INT8") == float(axis == outputs), axis
+    model = AlongAxis(layer, 1 - outputs)
+    check_op(model, IMAGE, enabled_precisions=INT8, rtol=1e-4, atol=1e-4, build=False)
 
 
 def test_two_sources_of_scales() -> None:

@@ -90,7 +90,9 @@ def test_dynamic_shapes() -> None:
         inputs = torch.randn(batch, 3, 224, 224), torch.randn(batch, 10)
         with torch.no_grad():
             torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-4, atol=1e-4)
-    with pytest.raises(trtcompile.InputMismatchError, match="'batch' is 2 in input 0 and 3"):
+    with pytest.raises(
+        trtcompile.InputMismatchError, match=r"'batch' is 2 in input 0 \(images\) and 3"
+    ):
         compiled(torch.randn(2, 3, 224, 224), torch.randn(3, 10))
     with pytest.raises(trtcompile.InputMismatchError):
         compiled(torch.randn(33, 3, 224, 224), torch.randn(33, 10))

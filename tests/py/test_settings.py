@@ -390,6 +390,10 @@ class TestCalibrator:
         assert spec.calibrator is calibrator
         hash(spec)
 
+    def test_a_class_is_no_calibrator(self) -> None:
+        with pytest.raises(SettingsError, match=r"is the class CacheCalibrator, .* Make one"):
+            CompileSpec(enabled_precisions={torch.int8}, calibrator=CacheCalibrator)
+
 
 class TestSpec:
     def test_options_on_top_of_a_spec(self) -> None:

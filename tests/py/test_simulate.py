@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from checks import build_device, randomize
@@ -11,9 +14,15 @@ import trtcompile
 from trtcompile import capture as capture_stage
 from trtcompile import compiler
 from trtcompile.capture import own_constants
-from trtcompile.errors import CalibrationError
+from trtcompile.errors import CalibrationError, PrecisionWarning
 from trtcompile.inputs import parse_inputs
-from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
+from trtcompile.ptq import (
+    CalibrationAlgo,
+    CalibrationTable,
+    Calibrator,
+    DataLoaderCalibrator,
+)
+from trtcompile.ptq.request import CalibrationRequest
 from trtcompile.settings import CompileSpec
 
 SHAPE = (2, 3, 8, 8)
@@ -99,3 +108,43 @@ def test_a_calibrator_of_the_users_own_that_gives_no_table(
         trtcompile.simulate(
             net(), [SHAPE], enabled_precisions={dtype}, calibrator=Own(), device=build_device()
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda scales: scales.popitem(), r"Own\.calibrate gave no scale for .* \(1 tensors of"),
+        (lambda scales: scales.update(max_pool2d=9.0), r"Own\.calibrate gives .* must share one"),
+    ],
+)
+def test_a_calibrator_of_the_users_own_whose_table_does_not_fit(
+    change: Callable[[dict[str, float]], Any], said: str
+) -> None:
+    class Own(Calibrator):
+        def calibrate(self, request: CalibrationRequest) -> CalibrationTable:
+            scales = dict.fromkeys(request.names, 0.1)
+            change(scales)
+            return CalibrationTable(scales, algo=CalibrationAlgo.MINMAX_CALIBRATION)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)).eval()
+    with pytest.raises(CalibrationError, match=said):
+        trtcompile.simulate(model, [SHAPE], enabled_precisions={torch.int8}, calibrator=Own())
+
+
+def test_a_calibrator_that_has_nothing_to_do_is_a_warning() -> None:
+    """As of a model that was cast to FP16, which keeps its types."""
+    asked = calibrator()
+    with pytest.warns(PrecisionWarning, match="the calibrator was not asked"):
+        simulation = trtcompile.simulate(
+            net().half(),
+            [image().half()],
+            enabled_precisions={torch.int8},
+            calibrator=asked,
+            device=build_device(),
+        )
+    assert simulation.calibration_table is None
+
+
+def test_weights_alone_have_no_calibrator_to_warn_of() -> None:
+    device = trtcompile.Device(compute_capability="8.9")
+    trtcompile.simulate(net(), [SHAPE], weight_only="int4", device=device)

@@ -147,6 +147,7 @@ class CompiledGraph:
             opt_shape=tensor.shape,
             max_shape=high,
             dtype=tensor.dtype,
+            name=self._graph.argument_name(index),
             dims={dim: size.symbol for dim, size in ranges.items()},
         )
 

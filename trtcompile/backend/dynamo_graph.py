@@ -97,6 +97,11 @@ class DynamoGraph:
             self, weights=(*self.weights, *constants), inputs=tuple(inputs), ranges=ranges
         )
 
+    def argument_name(self, index: int) -> str | None:
+        """The name of the argument that a placeholder is; None for what is only in one."""
+        source = getattr(_placeholders(self.graph_module)[index], "_dynamo_source", None)
+        return source.local_name if isinstance(source, LocalSource) and source.is_input else None
+
     def without_ranges(self) -> DynamoGraph:
         """The same graph, taken to be one of the sizes that it is called with."""
         return replace(self, ranges={})

@@ -119,7 +119,8 @@ def _of_modelopt(
     axes = [axis for axis, size in enumerate(value.shape) if size != 1]
     if len(axes) != 1 or value.dim() != node.meta["val"].dim():
         return None
-    scales = value.detach().reshape(-1).float() / high
+    # Of a channel that is zero throughout, as after pruning, any scale is right.
+    scales = torch.where(value == 0, 1.0, value.detach()).reshape(-1).float() / high
     name = str(amax.target)  # type: ignore[union-attr]
     zeros = torch.zeros_like(scales, dtype=torch.int64)
     return (

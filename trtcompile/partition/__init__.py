@@ -2,7 +2,7 @@
 
 from trtcompile.partition.report import NodeRow, PartitionReport, PlacementRow, make_report
 from trtcompile.partition.split import EnginePartition, PartitionedGraph, partition
-from trtcompile.partition.support import Verdicts, judge
+from trtcompile.partition.support import Verdicts, judge, left_by_option
 
 __all__ = [
     "EnginePartition",
@@ -12,6 +12,7 @@ __all__ = [
     "PlacementRow",
     "Verdicts",
     "judge",
+    "left_by_option",
     "make_report",
     "partition",
 ]

@@ -48,8 +48,8 @@ def _has_tensors(node: Node) -> bool:
     return next(_tensors(node), None) is not None
 
 
-def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | None:
-    name = operator_name(node)
+def left_by_option(node: Node, spec: CompileSpec) -> str | None:
+    """The option that leaves a node to PyTorch, as a sentence; None if there is none."""
     if is_one_of(node, spec.torch_executed_ops):
         return "torch_executed_ops leaves it to PyTorch"
     if layer_name(node) in spec.torch_executed_nodes:
@@ -57,6 +57,14 @@ def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | 
     for pattern in spec.torch_executed_modules:
         if any(fnmatchcase(path, pattern) for path in enclosing_modules(node)):
             return f"torch_executed_modules leaves {pattern} to PyTorch"
+    return None
+
+
+def _reason_against(node: Node, spec: CompileSpec, registry: Registry) -> str | None:
+    name = operator_name(node)
+    option = left_by_option(node, spec)
+    if option is not None:
+        return option
     converter = registry.get(node.target)
     if converter is None:
         if isinstance(node.target, torch._ops.HigherOrderOperator):

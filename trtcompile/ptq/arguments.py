@@ -69,9 +69,10 @@ def as_path(value: object, name: str = "cache_file") -> Path:
     Raises:
         SettingsError: it is none.
     """
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text:
         raise SettingsError(f"{name} is {value!r}. Give the path of a file.")
-    return Path(value)
+    return Path(text)
 
 
 def as_names(value: object) -> dict[str, str]:

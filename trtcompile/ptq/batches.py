@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from trtcompile.errors import CalibrationError
+from trtcompile.errors import CalibrationError, CalibrationWarning
 from trtcompile.inputs import Input, flat_inputs
 
 
@@ -48,7 +49,8 @@ def fit_batches(
       dropped.
     - Dictionary: if the only argument is a dictionary, its keys are looked up. Otherwise, if every
       argument is an ``Input`` whose name is a key, they are looked up by name; if no name is a key,
-      the values are taken in the dictionary's order.
+      the values are taken in the dictionary's order. The name is that of ``forward``'s parameter
+      unless the ``Input`` was given another.
     - Leaves are strided tensors or numpy arrays, of exactly the input's dtype. Anything else, such
       as a number, a string, or an image object, is refused.
 
@@ -65,6 +67,9 @@ def fit_batches(
         arguments: parsed inputs, as ``parse_inputs`` returns them.
         device: where the tensors go.
         first: the number of the loader's first batch, in messages and results.
+
+    A list of single samples, as of ``collate_fn=list``, looks like a sample with labels behind it: a
+    ``CalibrationWarning`` says how it is read.
 
     Raises:
         CalibrationError: a batch has too few elements, a wrong shape or dtype, or no tensors.
@@ -113,6 +118,7 @@ class _Layout:
         self.paths = [path for path, leaf in leaves if isinstance(leaf, Input)]
         sizes = [leaf.opt_shape[0] for leaf in self.inputs if leaf.opt_shape]
         self.batch_size = sizes[0] if sizes else 1
+        self._warned = False
         self.batched = [leaf.opt_shape[:1] == (self.batch_size,) for leaf in self.inputs]
         if self.batch_size == 0:
             raise CalibrationError(
@@ -129,8 +135,9 @@ class _Layout:
             where = f"Batch {index} of the calibration data"
             name = self._name(position)
             value = _at_path(elements, self.paths[position], f"{where} has no {name}")
-            tensor = _as_tensor(value, leaf, f"{where} has a {type(value).__name__} for {name}")
+            tensor = _as_tensor(value, leaf, f"{where} has a {_kind(value)} for {name}")
             if self.batched[position] and tensor.dim() == len(leaf.opt_shape) - 1:
+                self._warn_of_list(elements, tensor, where)
                 tensor = tensor.unsqueeze(0)
             self._check(tensor, position, where)
             if self.batched[position]:
@@ -142,6 +149,20 @@ class _Layout:
                     )
             tensors.append(tensor)
         return tensors, 1 if rows is None else rows
+
+    def _warn_of_list(self, elements: Sequence[Any], sample: Tensor, where: str) -> None:
+        """Warns, once, where further elements are like the only input's, a single sample."""
+        alike = [e for e in elements if isinstance(e, Tensor) and e.shape == sample.shape]
+        if self._warned or len(self.inputs) > 1 or len(alike) < 2:
+            return
+        self._warned = True
+        warnings.warn(
+            f"{where} is a {type(elements).__name__} of {len(elements)} elements, of which {len(alike)} are single "
+            f"samples {list(sample.shape)}: the first is used, the others are taken for labels. If they are samples, "
+            "let collate_fn stack them with torch.stack.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
 
     def _elements(self, batch: Any, index: int) -> Sequence[Any]:
         where = f"Batch {index} of the calibration data"
@@ -169,7 +190,7 @@ class _Layout:
         if len(found) < len(names):
             raise CalibrationError(
                 f"{where} has the keys {list(batch)}, of which only {found} are names of inputs "
-                f"({names}). Name each Input as its key, or none."
+                f"({names}). Name each Input as its key: Input(shape, name=key)."
             )
         return [batch[name] for name in found]
 
@@ -242,14 +263,26 @@ def _at_path(elements: Any, path: Any, problem: str) -> Any:
     return value
 
 
+def _kind(value: Any) -> str:
+    """What a value is, for messages; of a tensor also why it may be none that can be calibrated with."""
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"{kind} ({value.dtype.str})"
+    return f"{kind} ({value.layout}, {value.device})" if isinstance(value, Tensor) else kind
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_nested
+
+
 def _as_tensor(value: Any, leaf: Input, problem: str) -> Tensor:
     if isinstance(value, np.ndarray):
         with contextlib.suppress(TypeError, ValueError):  # text, objects, foreign byte orders
             # A copy, because arrays may be read-only or have strides that tensors lack.
             value = torch.from_numpy(np.array(value, order="C", copy=True))
-    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+    if not isinstance(value, Tensor) or not _is_dense(value):
         raise CalibrationError(
             f"{problem}, where a tensor {leaf.describe()} is needed. Convert the samples to "
-            "tensors in the dataset or its transform."
+            "dense tensors with values in the dataset or its transform."
         )
     return value.detach().as_subclass(Tensor)  # such as torchvision's Image

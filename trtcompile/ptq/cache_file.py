@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtcompile.atomic_files import replace_files
+from trtcompile.atomic_files import file_at, replace_files
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.algorithms import ALL_ZERO_SCALE, CalibrationAlgo
 from trtcompile.ptq.table import (
@@ -85,9 +85,14 @@ def write_cache(cache_file: Path, table: CalibrationTable) -> None:
     try:
         replace_files({cache_file: text, sidecar_of(cache_file): sidecar})
     except OSError as error:
+        # Those of file_at say what to do themselves.
+        advice = (
+            ""
+            if error.errno is None
+            else ". Give a path in a folder with space where you may write."
+        )
         raise CalibrationError(
-            f"The calibration cache {str(cache_file)!r} cannot be written: {error}. Give a path in "
-            "a folder with space where you may write."
+            f"The calibration cache {str(cache_file)!r} cannot be written: {error}{advice}"
         ) from error
 
 
@@ -95,20 +100,18 @@ def check_can_write(cache_file: Path) -> None:
     """Finds out before a long calibration whether its result could be written.
 
     Raises:
-        CalibrationError: the path is a folder, or its folder is missing or not writable.
+        CalibrationError: a path of the two files is a folder or a device, or its folder is missing or not writable.
     """
-    folder = cache_file.resolve().parent
-    if cache_file.is_dir():
-        problem = "it is a folder. Give the path of a file"
-    elif not folder.is_dir():
-        problem = f"there is no folder {str(folder)!r}. Create it first"
-    elif not os.access(folder, os.W_OK):
-        problem = f"the folder {str(folder)!r} is not writable. Give a path elsewhere"
-    else:
-        return
-    raise CalibrationError(
-        f"The calibration cache {str(cache_file)!r} cannot be written: {problem}."
-    )
+    for path in (cache_file, sidecar_of(cache_file)):
+        try:
+            folder = file_at(path).parent
+        except OSError as error:
+            problem = str(error)
+        else:
+            if os.access(folder, os.W_OK):
+                continue
+            problem = f"the folder {str(folder)!r} is not writable. Give a path elsewhere."
+        raise CalibrationError(f"The calibration cache cannot be written: {problem}")
 
 
 def read_cache(cache_file: Path) -> CachedTable:
@@ -120,7 +123,7 @@ def read_cache(cache_file: Path) -> CachedTable:
     text = _read(cache_file)
     scales, algo = parse_text(text, str(cache_file))
     sidecar_file = sidecar_of(cache_file)
-    if not sidecar_file.exists():
+    if not os.path.exists(sidecar_file):  # noqa: PTH110 - Path.exists raises for names that are too long
         doubt = f"there is no sidecar {str(sidecar_file)!r} that says which model it is for"
         return CachedTable(CalibrationTable(scales, algo=algo), doubt)
     provenance = _parse_sidecar(_read(sidecar_file), str(sidecar_file), text)

@@ -92,8 +92,7 @@ def matched_table(
             f"{_listed([repr(name) for name in missing])}. Calibrate this model, or give its own "
             "cache; a CacheCalibrator also matches the names of one that TensorRT wrote."
         )
-    for group in request.groups:
-        _check_shared(group, cached.table, source)
+    check_shared(cached.table, source, request)
     if cached.doubt is not None:
         warnings.warn(
             f"{source} is used unverified: {cached.doubt}. It has the names of all "
@@ -104,6 +103,27 @@ def matched_table(
         )
     scales = {name: cached.table[name] for name in request.names}
     return CalibrationTable(scales, algo=algo, provenance=_restricted(provenance, request))
+
+
+def check_shared(table: CalibrationTable, source: str, request: CalibrationRequest) -> None:
+    """Checks that tensors which must share a scale do so.
+
+    Args:
+        table: has a scale for all tensors of the request.
+        source: names where it comes from, at the start of a sentence.
+        request: the groups of tensors.
+
+    Raises:
+        CalibrationError: they do not.
+    """
+    for first, *others in request.groups:
+        for name in others:
+            if table[name] != table[first]:
+                raise CalibrationError(
+                    f"{source} gives {first!r} the scale {table[first]:g} and {name!r} "
+                    f"{table[name]:g}, but values pass unchanged from one to the other, so they must "
+                    "share one scale. Calibrate this model, or give both the same scale."
+                )
 
 
 def has_names_of(cached: CachedTable, request: CalibrationRequest) -> bool:
@@ -175,17 +195,6 @@ def _restricted(provenance: Provenance | None, request: CalibrationRequest) -> P
         samples=provenance.samples,
         algo_options=provenance.algo_options,
     )
-
-
-def _check_shared(group: Sequence[str], table: CalibrationTable, source: str) -> None:
-    first = group[0]
-    for name in group:
-        if table[name] != table[first]:
-            raise CalibrationError(
-                f"{source} gives {first!r} the scale {table[first]:g} and {name!r} "
-                f"{table[name]:g}, but values pass unchanged from one to the other, so they must "
-                "share one scale. Calibrate this model, or give both the same scale."
-            )
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from trtcompile.ptq.auto import Simulation, auto_amax
 from trtcompile.ptq.cache_file import check_can_write, read_cache, write_cache
 from trtcompile.ptq.cache_match import (
     check_is_native,
+    check_shared,
     has_names_of,
     matched_table,
     table_from_cache,
@@ -72,7 +73,8 @@ def table_of(calibrator: Calibrator, request: CalibrationRequest) -> Calibration
     """What a calibrator's ``calibrate`` gives, which may be code of the user's.
 
     Raises:
-        CalibrationError: it is no calibration table, or the calibrator has no usable scales.
+        CalibrationError: it is no calibration table, lacks tensors, or has different scales for tensors that share
+            one; or the calibrator has no usable scales.
     """
     table = calibrator.calibrate(request)
     if not isinstance(table, CalibrationTable):
@@ -80,6 +82,13 @@ def table_of(calibrator: Calibrator, request: CalibrationRequest) -> Calibration
             f"{type(calibrator).__name__}.calibrate gave a {type(table).__name__}, not a CalibrationTable. Let it "
             "return trtcompile.ptq.CalibrationTable(scales, algo=...)."
         )
+    missing = [name for name in request.names if name not in table]
+    if missing:
+        raise CalibrationError(
+            f"{type(calibrator).__name__}.calibrate gave no scale for {', '.join(missing[:5])} ({len(missing)} "
+            f"tensors of {len(request.names)}). Let it give one for each of request.names."
+        )
+    check_shared(table, f"{type(calibrator).__name__}.calibrate", request)
     return table
 
 
@@ -129,9 +138,10 @@ class DataLoaderCalibrator(Calibrator):
         max_batches: how many batches of the loader to use; None for all.
         progress: whether to show progress on stderr; None shows it on a terminal.
         distributed: merges the statistics of all processes of ``torch.distributed``'s default
-            group. Each process compiles the same model, and gives a loader of its part of the
-            data, such as one with a ``DistributedSampler``; all get the same scales, and the first
-            writes the cache. With NCCL, choose each process's GPU by ``torch.cuda.set_device``.
+            group. Each process compiles the same model, which is checked, and gives a loader of its
+            part of the data, such as one with a ``DistributedSampler``; all get the same scales, and the first
+            writes the cache. What fails or is interrupted in one is an error in all. With NCCL,
+            choose each process's GPU by ``torch.cuda.set_device``.
 
     Raises:
         SettingsError: an argument has the wrong type or value.
@@ -178,8 +188,7 @@ class DataLoaderCalibrator(Calibrator):
             CalibrationError: the data or the cache cannot be used, or the cache cannot be written.
         """
         self._last = None
-        if self.distributed:
-            processes.check_initialized()
+        self._check_processes(request)
         if self.cache_file is not None and self.use_cache and self._exists(self.cache_file):
             return table_from_cache(self.cache_file, request, self.algo_type, self.algo_options)
         device = usable_device(self.device, request.device)
@@ -203,8 +212,7 @@ class DataLoaderCalibrator(Calibrator):
         Raises:
             CalibrationError: the data cannot be used.
         """
-        if self.distributed:
-            processes.check_initialized()
+        self._check_processes(request)
 
         def run() -> Maxima:
             device = usable_device(self.device, request.device)
@@ -214,11 +222,23 @@ class DataLoaderCalibrator(Calibrator):
 
         return (processes.merged(run) if self.distributed else run()).largest
 
+    def _check_processes(self, request: CalibrationRequest) -> None:
+        if not self.distributed:
+            return
+        processes.check_initialized()
+        settings = {
+            "algo_type": self.algo_type,
+            "algo_options": self.algo_options,
+            "use_cache": self.use_cache,
+        }
+        processes.check_agreed(request.graph_hash, settings)
+
     def _batches(self) -> Iterable[Any]:
         return with_progress(self.dataloader, max_batches=self.max_batches, show=self.progress)
 
     def _exists(self, cache_file: Path) -> bool:
-        exists = cache_file.exists()
+        # Path.exists raises where it may not look; then the calibration finds that it cannot write there.
+        exists = os.path.exists(cache_file)  # noqa: PTH110
         return bool(processes.of_the_first(exists)) if self.distributed else exists
 
     def table(

@@ -10,18 +10,31 @@ from torch.fx.node import map_arg
 
 from trtcompile.errors import SettingsError, UnsupportedGraphError
 from trtcompile.lowering.constants import add_constant, constant_of, drop_unused_constants
-from trtcompile.node_info import dequantized_from, is_qdq, layer_name
-from trtcompile.products import operands
+from trtcompile.lowering.qdq_pair import FP8_PAIRS, INTEGER_PAIRS
+from trtcompile.node_info import dequantized_from, is_qdq, layer_name, operator_name
+from trtcompile.products import PRODUCTS, operands
 from trtcompile.ptq.placement import lacks_quantized_result
+from trtcompile.ptq.placement.weights import lacks_channel_axis, weighted_operator
+from trtcompile.ptq.table import problem_of_scale
 from trtcompile.ptq.unit_scales import UnitScales
 from trtcompile.settings import CompileSpec
 
 _NAMED = 3
+#: Where operators that dequantize with a scale for each channel are told the axis.
+_AXIS_ARGUMENT = {INTEGER_PAIRS[True][1]: 3, FP8_PAIRS[True][1]: 2}
+
+
+#: ModelOpt's operators, where lowering found no Q/DQ pair for them.
+_MODELOPT = "tensorrt."
 
 
 def comes_quantized(graph_module: GraphModule) -> bool:
     """Whether a lowered graph has quantize or dequantize nodes of its own."""
-    return any(is_qdq(node) for node in graph_module.graph.nodes)
+    return any(_is_given(node) for node in graph_module.graph.nodes)
+
+
+def _is_given(node: Node) -> bool:
+    return is_qdq(node) or operator_name(node).startswith(_MODELOPT)
 
 
 def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
@@ -29,14 +42,30 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
 
     Args:
         spec: the settings.
-        verdicts: for each operator why TensorRT does not take it, or None.
+        verdicts: why TensorRT does not take an operator, or None; of those that no option leaves to PyTorch.
 
     Raises:
         SettingsError: what the model is quantized to is not enabled, or a calibrator is a second source of scales.
         UnsupportedGraphError: TensorRT has nothing like the model's quantization.
     """
-    wanted = set(map(dequantized_from, verdicts))
-    if spec.quantized_dtype is None or (torch.float8_e4m3fn in wanted) != spec.uses_fp8:
+    given = {
+        node: _problem_of(node, reason) for node, reason in verdicts.items() if _is_given(node)
+    }
+    refused = {node: problem for node, problem in given.items() if problem is not None}
+    if refused:
+        named = "; ".join(
+            f"{layer_name(node)}: {problem}" for node, problem in list(refused.items())[:_NAMED]
+        )
+        raise UnsupportedGraphError(
+            f"the model comes quantized in a way that TensorRT does not have, in {len(refused)} places ({named}). "
+            "Quantize to symmetric int8: qscheme per_tensor_symmetric for activations from -128 to 127, "
+            "per_channel_symmetric for weights, zero-points 0; leave these modules to PyTorch by "
+            "torch_executed_modules; or give the model as it was before quantization, and a calibrator."
+        )
+    wanted = {_quantized_to(node) for node in given}
+    if wanted and (
+        spec.quantized_dtype is None or (torch.float8_e4m3fn in wanted) != spec.uses_fp8
+    ):
         dtype = torch.float8_e4m3fn if torch.float8_e4m3fn in wanted else torch.int8
         raise SettingsError(
             f"the model comes quantized, but enabled_precisions has no {dtype}. Add it, or give the model as it was "
@@ -62,26 +91,31 @@ def check_given(spec: CompileSpec, verdicts: Mapping[Node, str | None]) -> None:
             f"smooth_quant is {spec.smooth_quant!r}, but the model comes quantized, with scales of its own. Drop "
             "smooth_quant, or give the model as it was before quantization."
         )
-    refused = {
-        node: reason for node, reason in verdicts.items() if reason is not None and is_qdq(node)
-    }
-    if refused:
-        named = "; ".join(
-            f"{layer_name(node)}: {reason}" for node, reason in list(refused.items())[:_NAMED]
-        )
-        raise UnsupportedGraphError(
-            f"the model comes quantized in a way that TensorRT does not have, in {len(refused)} places ({named}). "
-            "Quantize to symmetric int8: qscheme per_tensor_symmetric for activations from -128 to 127, "
-            "per_channel_symmetric for weights, zero-points 0; or give the model as it was before quantization, and a "
-            "calibrator."
-        )
 
 
-def dequantize_grouped(graph_module: GraphModule) -> int:
-    """Dequantizes, when compiling, the weights of grouped convolutions for which TensorRT has no INT8 kernel.
+def _problem_of(node: Node, reason: str | None) -> str | None:
+    """What TensorRT does not have of a quantize or dequantize node, as a sentence; None if it has all of it."""
+    if operator_name(node).startswith(_MODELOPT):
+        return f"{operator_name(node)} is none of signed 8-bit integers or FP8 (E4M3) with a fixed amax"
+    if reason is not None:
+        return reason
+    scale = node.args[1]
+    values = scale.meta["val"].flatten().tolist() if isinstance(scale, Node) else [scale]
+    return next((problem for problem in map(problem_of_scale, values) if problem), None)
 
-    They keep the values that quantization left them. TensorRT 10.6 would dequantize such a weight at run time, and
-    computed wrong numbers then.
+
+def _quantized_to(node: Node) -> torch.dtype:
+    dtype: torch.dtype = dequantized_from(node) or node.meta["val"].dtype
+    return dtype
+
+
+def dequantize_weights(graph_module: GraphModule) -> int:
+    """Dequantizes, when compiling, the weights of products for which TensorRT has no INT8 kernel.
+
+    These are grouped convolutions whose result is not quantized, and weights whose scales do not lie along the output
+    channels, so that they cannot be factored out of a sum of integers. They keep the values that quantization left
+    them. TensorRT 10.6 would dequantize such a weight of a grouped convolution at run time, and computed wrong numbers
+    then.
 
     Given::
 
@@ -99,7 +133,7 @@ def dequantize_grouped(graph_module: GraphModule) -> int:
     """
     rewrites = 0
     for node in list(graph_module.graph.nodes):
-        if not lacks_quantized_result(node):
+        if not lacks_quantized_result(node) and not _has_scales_along_inputs(node):
             continue
         weight = operands(node)[1]
         if not isinstance(weight, Node) or weight.op == "get_attr":
@@ -113,6 +147,19 @@ def dequantize_grouped(graph_module: GraphModule) -> int:
     graph_module.recompile()
     drop_unused_constants(graph_module)
     return rewrites
+
+
+def _has_scales_along_inputs(node: Node) -> bool:
+    """Whether a product's weight has scales along another axis than that of its output channels."""
+    weight = operands(node)[1] if node.target in PRODUCTS else None
+    if not isinstance(weight, Node) or weight.target not in _AXIS_ARGUMENT:
+        return False
+    axis = weight.args[_AXIS_ARGUMENT[weight.target]]
+    assert isinstance(axis, int)
+    rank = weight.meta["val"].dim()
+    return (
+        lacks_channel_axis(node) is not None or axis % rank != weighted_operator(node).weight_axis
+    )
 
 
 def _dequantized(graph_module: GraphModule, node: Node) -> torch.Tensor | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,7 +92,7 @@ class NativeCalibrator(Calibrator):
         cache = self.calibrator.read_calibration_cache()
         if cache:
             try:
-                return _from_cache(bytes(cache), request, algo)
+                return _from_cache(_bytes_of(cache), request, algo)
             except CalibrationError as error:
                 problem = error
         if request.device.type != "cuda":
@@ -105,7 +106,8 @@ class NativeCalibrator(Calibrator):
             if problem is not None:
                 raise problem
             raise CalibrationError(
-                "get_batch() gave no batch, and read_calibration_cache() no cache. Give the calibrator data."
+                "get_batch() gave no batch, and read_calibration_cache() no cache. Give the calibrator data, or make "
+                "it anew if an earlier compilation has taken its batches."
             )
         if problem is not None:
             said = str(problem).splitlines()[0]  # without the report of what was matched
@@ -117,26 +119,50 @@ class NativeCalibrator(Calibrator):
             device=request.device,
             progress=False,
         ).calibrate(request)
-        self.calibrator.write_calibration_cache(format_text(table))
+        try:
+            self.calibrator.write_calibration_cache(format_text(table))
+        except Exception as error:  # noqa: BLE001 - the user's own code; TensorRT goes on as well
+            warnings.warn(
+                f"write_calibration_cache() failed: {type(error).__name__}: {error}. The scales are used, but there is "
+                "no cache of them for the next time.",
+                CalibrationWarning,
+                stacklevel=2,
+            )
         return table
 
     def _batches(self, request: CalibrationRequest) -> Iterator[tuple[Tensor, ...]]:
         inputs = flat_inputs(request.arguments)
         names = [given.name or f"input_{number}" for number, given in enumerate(inputs)]
+        engine_size = next((given.opt_shape[0] for given in inputs if given.opt_shape), 1)
+        warned = False
         while True:
             # It may write this batch over the one before, on any stream: that one must be done with.
             torch.cuda.synchronize(request.device)
-            addresses = self.calibrator.get_batch(names)
+            try:
+                addresses = _addresses_of(self.calibrator.get_batch(names), names)
+            except StopIteration:  # of next(); TensorRT takes it for the end as well
+                return
             if not addresses:
                 return
-            if len(addresses) != len(inputs):
-                raise CalibrationError(
-                    f"get_batch({names}) gave {len(addresses)} addresses for {len(inputs)} inputs. Give one for each."
+            size = _batch_size(self.calibrator)
+            if size < engine_size and not warned:
+                warned = True
+                warnings.warn(
+                    f"get_batch_size() gave {size}, and the engine has {engine_size} samples: {size} of each batch are "
+                    "read, where TensorRT would read as many as the engine has. Let it give how many samples the "
+                    "memory has.",
+                    CalibrationWarning,
+                    stacklevel=2,
                 )
-            size = int(self.calibrator.get_batch_size())
             torch.cuda.synchronize(request.device)  # whatever stream the batch was written on
             yield tuple(
-                read_device_buffer(int(address), given, size, request.device)
+                # An input of another size there belongs to the batch as a whole, as in fit_batches.
+                read_device_buffer(
+                    address,
+                    given,
+                    given.opt_shape[0] if given.opt_shape[:1] not in ((), (engine_size,)) else size,
+                    request.device,
+                )
                 for address, given in zip(addresses, inputs, strict=True)
             )
 
@@ -153,6 +179,51 @@ class _Once:
     def __iter__(self) -> Iterator[Any]:
         yield self.first
         yield from self.others
+
+
+def _addresses_of(given: Any, names: Sequence[str]) -> list[int]:
+    """What get_batch gave as addresses, of which there are none after the last batch.
+
+    Raises:
+        CalibrationError: it is something else.
+    """
+    if given is None or (isinstance(given, int) and not given):
+        return []
+    values = list(given) if isinstance(given, Iterable) else [given]
+    for value in values:
+        is_address = (
+            value is not given and not isinstance(value, Tensor) and hasattr(value, "__int__")
+        )
+        if not is_address or int(value) == 0:
+            kind = "the address 0" if is_address else f"a {type(value).__name__}"
+            raise CalibrationError(
+                f"get_batch({list(names)}) gave {kind}. Give a list with the address of each input on the GPU, such as "
+                "tensor.data_ptr(), or None after the last batch."
+            )
+    addresses = [int(value) for value in values]
+    if addresses and len(addresses) != len(names):
+        raise CalibrationError(
+            f"get_batch({names}) gave {len(addresses)} addresses for {len(names)} inputs. Give one for each."
+        )
+    return addresses
+
+
+def _batch_size(calibrator: Any) -> int:
+    size = calibrator.get_batch_size()
+    if not isinstance(size, numbers.Integral) or size < 1:
+        raise CalibrationError(
+            f"get_batch_size() gave {size!r}. Let it give how many samples a batch has."
+        )
+    return int(size)
+
+
+def _bytes_of(cache: Any) -> bytes:
+    try:
+        return bytes(memoryview(cache))
+    except TypeError:
+        raise CalibrationError(
+            f"read_calibration_cache() gave a {type(cache).__name__}, not bytes. Read the file with mode 'rb'."
+        ) from None
 
 
 def read_device_buffer(address: int, given: Input, batch_size: int, device: torch.device) -> Tensor:

@@ -45,7 +45,7 @@ def batch_count(loader: Iterable[Any]) -> int | None:
         return None
     try:
         return len(loader)
-    except (TypeError, NotImplementedError):  # a DataLoader over an IterableDataset
+    except Exception:  # noqa: BLE001 - a DataLoader over an IterableDataset, or a loader of the user's
         return None
 
 

@@ -48,8 +48,8 @@ class CalibrationTable(Mapping[str, float]):
         provenance: where they came from; None if that is unknown or unverified.
 
     Raises:
-        CalibrationError: a name is empty or spans lines, or a scale is not a positive normal
-            float32.
+        CalibrationError: a name is empty or spans lines, a scale is not a positive normal float32,
+            or an argument has the wrong type.
     """
 
     def __init__(
@@ -59,11 +59,23 @@ class CalibrationTable(Mapping[str, float]):
         algo: CalibrationAlgo,
         provenance: Provenance | None = None,
     ) -> None:
+        if not isinstance(scales, Mapping):
+            raise CalibrationError(
+                f"The calibration table's scales are a {type(scales).__name__}. Give a dictionary from tensor name to "
+                "scale."
+            )
+        if not isinstance(algo, CalibrationAlgo):
+            raise CalibrationError(
+                f"The calibration table's algo is {algo!r}. Give a CalibrationAlgo, such as "
+                "CalibrationAlgo.MINMAX_CALIBRATION."
+            )
         checked = {}
         for name, scale in scales.items():
             problem = problem_of_name(name) or problem_of_scale(scale)
             if problem is not None:
-                raise CalibrationError(f"The calibration table's entry {name!r}: {problem}.")
+                raise CalibrationError(
+                    f"The calibration table's entry {name!r}: {problem}. Give amax / 127 for each tensor name."
+                )
             checked[name] = float(np.float32(scale))
         self._scales: Mapping[str, float] = MappingProxyType(checked)
         self._algo = algo
@@ -125,9 +137,12 @@ def problem_of_name(name: object) -> str | None:
     return None
 
 
-def problem_of_scale(scale: float) -> str | None:
-    """Why a number cannot be a scale, or None if it can."""
-    value = float(scale)
+def problem_of_scale(scale: Any) -> str | None:
+    """Why something cannot be a scale, or None if it can."""
+    try:
+        value = float(scale)
+    except (TypeError, ValueError, RuntimeError):  # of a tensor that has several elements
+        return f"the scale is a {type(scale).__name__}, not one number"
     if MIN_SCALE <= value <= MAX_SCALE:
         return None
     return f"the scale {value:g} is not a positive normal float32 number"

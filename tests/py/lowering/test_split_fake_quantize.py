@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from checks import check_pass, operators
+from checks import build_device, capture_for_test, check_pass, operators
 from network_oracle.float8 import nearest_e4m3
 from torch import Tensor, nn
 
+from trtcompile import CompileSpec, UnsupportedGraphError
+from trtcompile.compiler import prepare
+from trtcompile.lowering import run_pass
 from trtcompile.lowering.split_fake_quantize import split_fake_quantize
 
 X = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
@@ -155,3 +158,44 @@ def test_modelopts_other_formats_are_left(modelopt: Any, bits: int, exponent: in
             return modelopt(x, self.amax, bits, exponent, False, False)
 
     check_pass(Quantized(), [X], split_fake_quantize, rewrites=0)
+
+
+def test_modelopts_pruned_channels(modelopt: Any) -> None:
+    """ModelOpt has an amax of 0 for a channel without weights; any scale is right for zeros, and 0 is none."""
+
+    class Pruned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("amax", torch.tensor([2.0, 0.0, 3.0]).reshape(1, 3, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return modelopt(x, self.amax, 8, 0, False, False)
+
+    captured = capture_for_test(Pruned().eval(), [X])
+    assert run_pass(split_fake_quantize, captured.graph_module, CompileSpec()) == 1
+    pruned = X.clone()
+    pruned[:, 1] = 0
+    (result,) = captured.graph_module(pruned)
+    expected = Pruned()(pruned)
+    torch.testing.assert_close(result[:, [0, 2]], expected[:, [0, 2]])
+    assert not result[:, 1].any()
+
+
+@pytest.mark.parametrize("precisions", [{torch.float}, {torch.int8}])
+@pytest.mark.parametrize("form", [(4, 0, False), (8, 0, True), (8, 5, False)])
+def test_modelopts_other_formats_are_refused(
+    modelopt: Any, form: tuple[int, int, bool], precisions: set[torch.dtype]
+) -> None:
+    class Quantized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(X.shape[-1], 4)
+            self.register_buffer("amax", torch.tensor(3.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(modelopt(x, self.amax, *form, False))
+
+    captured = capture_for_test(Quantized().eval(), [X])
+    spec = CompileSpec(device=build_device(), enabled_precisions=precisions)
+    with pytest.raises(UnsupportedGraphError, match="none of signed 8-bit integers or FP8"):
+        prepare(captured, spec)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from trtcompile.errors import CalibrationError
+from trtcompile.errors import CalibrationError, CalibrationWarning
 from trtcompile.inputs import Input, parse_inputs
 from trtcompile.ptq.batches import FittedBatch, fit_batches
 
@@ -219,8 +219,10 @@ RANGE = Input(min_shape=(1, 3, 8), opt_shape=(2, 3, 16), max_shape=(4, 3, 32), n
         ("text", [X], ["str", "input 0 ('x')"]),
         ((1.5, label), [X], ["float"]),
         (None, [X], ["NoneType"]),
-        (np.array(["a", "b"]), [X], ["ndarray"]),
-        (x.to_sparse(), [X], ["Tensor", "input 0"]),
+        (np.array(["a", "b"]), [X], ["ndarray (<U1)"]),
+        (x.numpy().astype(">f4"), [X], ["ndarray (>f4)"]),
+        (x.to_sparse(), [X], ["Tensor (torch.sparse_coo, cpu)", "input 0"]),
+        (x.to("meta"), [X], ["Tensor (torch.strided, meta)", "dense tensors with values"]),
         (x.numpy().astype(np.float64), [X], ["float64"]),
         ((x, torch.ones(3)), [X, Input(())], ["[3]", "input 1"]),
     ],
@@ -245,3 +247,17 @@ def test_no_batches_and_empty_batches_give_nothing() -> None:
     assert fitted([numbered(0, 3), numbered(0, 3)], X) == []
     (only,) = fitted([numbered(1, 3), numbered(0, 3), numbered(1, 3)], X)
     assert only.valid == 2
+
+
+def test_a_list_of_samples_is_not_taken_for_one_with_labels_silently() -> None:
+    """As ``collate_fn=list`` gives it."""
+    said = r"a list of 3 elements, of which 3 are single samples \[3\].*torch\.stack"
+    with pytest.warns(CalibrationWarning, match=said) as caught:
+        batches = fitted([list(numbered(3, 3)), list(numbered(3, 3))], X)
+    assert len(caught) == 1 and [batch.valid for batch in batches] == [2]
+
+
+def test_single_samples_with_labels_are_not_warned_of() -> None:
+    fitted([(numbered(3), torch.tensor(1)), (numbered(3), 5)], X)
+    fitted([(numbered(2, 3), numbered(2, 3))], X)  # an image and what it is to become
+    fitted([(numbered(3), numbered(3))], X, Input((2, 3)))

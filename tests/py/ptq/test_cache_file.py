@@ -254,11 +254,31 @@ def test_a_table_without_provenance_is_not_written(tmp_path: Path) -> None:
 
 def test_problems_of_writing_are_found_beforehand(tmp_path: Path) -> None:
     check_can_write(tmp_path / "cache")
-    with pytest.raises(CalibrationError, match="it is a folder"):
+    with pytest.raises(CalibrationError, match="is a folder"):
         check_can_write(tmp_path)
-    with pytest.raises(CalibrationError, match="there is no folder"):
+    with pytest.raises(CalibrationError, match="is in no folder"):
         check_can_write(tmp_path / "missing" / "cache")
     (tmp_path / "file").touch()
-    with pytest.raises(CalibrationError, match="there is no folder"):
+    with pytest.raises(CalibrationError, match="is in no folder"):
         check_can_write(tmp_path / "file" / "cache")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_sidecar_that_cannot_be_written_is_found_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "cache.json").mkdir()
+    with pytest.raises(CalibrationError, match=r"cache\.json' is a folder"):
+        check_can_write(tmp_path / "cache")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache.json"]
+
+
+@pytest.mark.parametrize("name", ["loop", "x" * 300])
+def test_paths_that_lead_nowhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CalibrationError, match=r"cannot be written: .*Give another path\."):
+        check_can_write(tmp_path / name)
+
+
+def test_a_name_without_room_for_that_of_a_sidecar(tmp_path: Path) -> None:
+    cache = tmp_path / ("x" * 252)
+    cache.write_bytes(format_text(make_table({"x": 0.1})))
+    assert read_cache(cache).doubt is not None

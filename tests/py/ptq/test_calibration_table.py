@@ -3,9 +3,11 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq import CalibrationAlgo, CalibrationTable
@@ -69,3 +71,16 @@ def test_copies_and_pickles_are_equal() -> None:
 def test_repr_is_short() -> None:
     table = CalibrationTable({"a": 0.1}, algo=ENTROPY)
     assert repr(table) == "CalibrationTable(1 scales, ENTROPY_CALIBRATION_2, unknown origin)"
+
+
+@pytest.mark.parametrize("scale", [None, "x", [0.1], torch.ones(2), float("nan")])
+def test_what_is_no_scale(scale: Any) -> None:
+    with pytest.raises(CalibrationError, match=r"entry 'a': the scale .* Give amax / 127"):
+        CalibrationTable({"a": scale}, algo=MINMAX)
+
+
+def test_what_are_no_scales_and_no_algorithm() -> None:
+    with pytest.raises(CalibrationError, match="scales are a list"):
+        CalibrationTable([("a", 0.1)], algo=MINMAX)  # type: ignore[arg-type]
+    with pytest.raises(CalibrationError, match="algo is 'minmax'"):
+        CalibrationTable({"a": 0.1}, algo="minmax")  # type: ignore[arg-type]

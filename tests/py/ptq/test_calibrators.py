@@ -213,6 +213,8 @@ class TestArguments:
             ({"use_cache": 1, "cache_file": "c"}, "use_cache is 1"),
             ({"cache_file": 7}, "cache_file is 7"),
             ({"cache_file": ""}, "cache_file is ''"),
+            ({"cache_file": "a\0b"}, "cache_file is"),
+            ({"cache_file": b"bytes"}, "cache_file is"),
             ({"max_batches": 0}, "max_batches is 0"),
             ({"max_batches": 1.5}, "max_batches is 1.5"),
             ({"max_batches": True}, "max_batches is True"),
@@ -336,6 +338,16 @@ class TestCache:
         for path, message in ((tmp_path, "is a folder"), (tmp_path / "no" / "c", "no folder")):
             with pytest.raises(CalibrationError, match=message):
                 DataLoaderCalibrator(Forbidden(), cache_file=path).calibrate(request_)
+
+    def test_a_folder_that_may_not_be_looked_into(
+        self, request_: CalibrationRequest, tmp_path: Path
+    ) -> None:
+        """As another user than the tests', who may be root: a name that is too long raises in the same places."""
+        calibrator = DataLoaderCalibrator(
+            Forbidden(), cache_file=tmp_path / ("x" * 300), use_cache=True
+        )
+        with pytest.raises(CalibrationError, match="cannot be written"):
+            calibrator.calibrate(request_)
 
     def test_another_model_is_an_error_that_names_the_tensors(
         self, request_: CalibrationRequest, cache_file: Path
@@ -552,3 +564,31 @@ def test_requests_are_checked() -> None:
     with pytest.raises(CalibrationError, match=r"no node or no fingerprint for .*'y'"):
         make_request(SmallNet(), groups=[["x", "y"]])
     assert good.names == ("x", "conv2d", "relu", "mean", "linear")
+
+
+def test_a_loader_whose_length_is_an_error() -> None:
+    class Odd:
+        def __len__(self) -> int:
+            raise RuntimeError("not known")
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            yield IMAGES
+
+    assert "<Odd>" in repr(DataLoaderCalibrator(Odd()))
+
+
+def test_a_folder_that_goes_while_the_data_runs(
+    request_: CalibrationRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    class Removing:
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            yield IMAGES
+            folder.rmdir()
+
+    calibrator = DataLoaderCalibrator(Removing(), cache_file=folder / "cache")
+    with pytest.raises(CalibrationError, match=r"cannot be written: .* or give another path\.$"):
+        calibrator.calibrate(request_)
+    assert len(calibrator.table()) == len(request_.names)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_requests import SmallNet, make_request
@@ -174,6 +175,95 @@ def test_a_wrong_number_of_addresses(request_: CalibrationRequest) -> None:
     calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch=lambda self, names: [8, 16])
     with pytest.raises(CalibrationError, match="2 addresses for 1 inputs"):
         as_calibrator(calibrator).calibrate(request_)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (5, "gave a int"),
+        ([0], "gave the address 0"),
+        ([IMAGES], "gave a Tensor"),
+        (IMAGES[0, 0, 0, :1], "gave a Tensor"),
+        (["0x7f"], "gave a str"),
+        (np.array([8, 16]), "gave 2 addresses"),
+    ],
+)
+def test_what_are_no_addresses(given: Any, said: str, request_: CalibrationRequest) -> None:
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch=lambda self, names: given)
+    with pytest.raises(CalibrationError, match=said):
+        as_calibrator(calibrator).calibrate(request_)
+
+
+@pytest.mark.parametrize("end", ["StopIteration", None, [], 0])
+def test_the_end_of_the_data(end: Any, request_: CalibrationRequest) -> None:
+    """TensorRT takes an exception for the end, so that calibrators get away with an iterator's own."""
+
+    def get_batch(self: Any, names: Sequence[str]) -> Any:
+        self.current = next(self.batches) if end == "StopIteration" else next(self.batches, None)
+        return end if self.current is None else np.array([self.current.data_ptr()])
+
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch=get_batch)
+    expected = as_calibrator(derived(ptq.IInt8MinMaxCalibrator)).calibrate(request_)
+    assert as_calibrator(calibrator).calibrate(request_) == expected
+
+
+@pytest.mark.parametrize("size", [0, -1, None, "5"])
+def test_what_is_no_batch_size(size: Any, request_: CalibrationRequest) -> None:
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch_size=lambda self: size)
+    with pytest.raises(CalibrationError, match=rf"get_batch_size\(\) gave {size!r}"):
+        as_calibrator(calibrator).calibrate(request_)
+
+
+def test_fewer_samples_than_tensorrt_would_read_are_a_warning(
+    request_: CalibrationRequest,
+) -> None:
+    """TensorRT 10 reads as many as the engine has, whatever the calibrator says, which is often 1."""
+    engine = (Input((5, 3, 32, 32)),)
+    request = dataclasses.replace(request_, arguments=engine)
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch_size=lambda self: 1)
+    with pytest.warns(CalibrationWarning, match="gave 1, and the engine has 5 samples: 1 of each"):
+        as_calibrator(calibrator).calibrate(request)
+
+
+def test_inputs_that_belong_to_the_batch_as_a_whole(
+    request_: CalibrationRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[list[int]] = []
+    read = native_module.read_device_buffer
+
+    def noted(address: int, given: Input, size: int, device: torch.device) -> torch.Tensor:
+        shapes.append([size, *given.opt_shape[1:]])
+        return read(address, given, size, device)
+
+    monkeypatch.setattr(native_module, "read_device_buffer", noted)
+    arguments = (Input((2, 3, 32, 32)), Input((7, 32)), Input((2, 32)))
+    request = dataclasses.replace(request_, arguments=arguments)
+
+    def get_batch(self: Any, names: Sequence[str]) -> list[int]:
+        return [IMAGES.data_ptr()] * 3
+
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, get_batch=get_batch)
+    with pytest.raises(CalibrationError):  # the model takes one input
+        as_calibrator(calibrator).calibrate(request)
+    assert shapes[:3] == [[5, 3, 32, 32], [7, 32], [5, 32]]
+
+
+def test_text_is_no_cache(request_: CalibrationRequest) -> None:
+    calibrator = derived(ptq.IInt8MinMaxCalibrator)
+    calibrator.cache = "TRT-100600-MinMaxCalibration\n"
+    with pytest.warns(CalibrationWarning, match="gave a str, not bytes. .* Calibrating anew"):
+        table = as_calibrator(calibrator).calibrate(request_)
+    assert calibrator.written == format_text(table)
+
+
+def test_a_cache_that_cannot_be_kept_costs_no_calibration(request_: CalibrationRequest) -> None:
+    def full(self: Any, cache: bytes) -> None:
+        raise OSError("disk full")
+
+    calibrator = derived(ptq.IInt8MinMaxCalibrator, write_calibration_cache=full)
+    with pytest.warns(CalibrationWarning, match=r"write_calibration_cache\(\) failed: OSError"):
+        table = as_calibrator(calibrator).calibrate(request_)
+    assert table == as_calibrator(derived(ptq.IInt8MinMaxCalibrator)).calibrate(request_)
 
 
 def test_an_algorithm_by_its_name(request_: CalibrationRequest) -> None:

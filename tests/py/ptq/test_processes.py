@@ -28,6 +28,26 @@ class _Failing:
         yield
 
 
+class _Interrupted:
+    """A loader during which somebody presses Ctrl-C, once."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        yield IMAGES[:4]
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+
+
+class _InterruptedChoice(DataLoaderCalibrator):
+    """A calibrator that is interrupted while it chooses the scales, which the first process does."""
+
+    def table(self, *_: Any) -> Any:
+        raise KeyboardInterrupt
+
+
 def _run(rank: int, folder: str) -> None:
     """What each process does; its findings go to a file."""
     torch.set_num_threads(1)
@@ -70,8 +90,30 @@ def _run(rank: int, folder: str) -> None:
         DataLoaderCalibrator([IMAGES], cache_file=somewhere, distributed=True).calibrate(request)
     except CalibrationError as error:
         found["cache"] = str(error)
+    pressed = DataLoaderCalibrator(_Interrupted() if rank == 1 else [IMAGES[:4]], distributed=True)
+    for name in ("interrupted", "again"):
+        try:
+            found[name] = pressed.calibrate(request)
+        except (KeyboardInterrupt, CalibrationError) as error:
+            found[name] = error
+    try:
+        _InterruptedChoice([IMAGES], distributed=True).calibrate(request)
+    except (KeyboardInterrupt, CalibrationError) as error:
+        found["choice"] = error
+    for name, other, options in (
+        ("weights", dataclasses.replace(request, graph_hash="of other weights"), {}),
+        ("algo", request, {"algo_type": CalibrationAlgo.MSE_CALIBRATION}),
+        ("use_cache", request, {"cache_file": cache, "use_cache": True}),
+    ):
+        asked = DataLoaderCalibrator([IMAGES], distributed=True, **(options if rank else {}))
+        with pytest.raises(CalibrationError) as differing:
+            asked.calibrate(other if rank else request)
+        found[name] = str(differing.value)
+    if rank == 0:  # the other process ends
+        with pytest.raises(CalibrationError) as gone:
+            calibrator.calibrate(request)
+        found["gone"] = str(gone.value)
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +158,42 @@ def test_an_error_of_a_loader_is_raised_where_it_arises(findings: list[dict[str,
 
 
 def test_a_folder_that_one_process_lacks(findings: list[dict[str, Any]]) -> None:
-    assert "there is no folder" in findings[0]["cache"]
+    assert "is in no folder" in findings[0]["cache"]
     assert findings[1]["cache"].startswith("Calibration failed in process 0: The calibration cache")
+
+
+def test_who_is_interrupted_tells_the_others(findings: list[dict[str, Any]]) -> None:
+    first, second = (found["interrupted"] for found in findings)
+    assert isinstance(second, KeyboardInterrupt)
+    assert str(first) == (
+        "Calibration was interrupted in process 1. Calibrate again in all of them."
+    )
+    first, second = (found["choice"] for found in findings)
+    assert isinstance(first, KeyboardInterrupt)
+    assert str(second) == "Calibration failed in process 0: KeyboardInterrupt"
+
+
+def test_after_an_interruption_they_calibrate_again(findings: list[dict[str, Any]]) -> None:
+    first, second = (found["again"] for found in findings)
+    alone = DataLoaderCalibrator([IMAGES[:4], IMAGES[:4]]).calibrate(make_request(SmallNet()))
+    assert first == second == alone
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("weights", "The model of process 1 differs from that of process 0"),
+        ("algo", "algo_type is CalibrationAlgo.MSE_CALIBRATION in process 1, and"),
+        ("use_cache", "use_cache is True in process 1, and False in process 0"),
+    ],
+)
+def test_processes_that_do_not_agree(findings: list[dict[str, Any]], name: str, said: str) -> None:
+    for found in findings:
+        assert found[name].startswith(said)
+
+
+def test_a_process_that_has_gone(findings: list[dict[str, Any]]) -> None:
+    assert findings[0]["gone"].startswith("The processes of torch.distributed have lost each other")
 
 
 def _run_on_a_gpu(rank: int, folder: str) -> None:

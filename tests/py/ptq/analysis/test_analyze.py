@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from trtcompile import Input
 from trtcompile.compiler import Simulation
-from trtcompile.errors import CalibrationError, SettingsError
+from trtcompile.errors import CalibrationError, PrecisionWarning, SettingsError
 from trtcompile.ptq import Analysis, CalibrationAlgo, analyze
 from trtcompile.ptq.algorithms import amax_of
 from trtcompile.ptq.histogram import AbsHistogram
@@ -295,7 +295,8 @@ class TestRefusals:
             analyze(chain, [images(4)], metric=lambda outputs, batch: float("nan"))
 
     def test_nothing_is_quantized(self) -> None:
-        simulation = simulated(nn.ReLU(), [(2, 8)])
+        with pytest.warns(PrecisionWarning, match="the calibrator was not asked"):
+            simulation = simulated(nn.ReLU(), [(2, 8)])
         with pytest.raises(CalibrationError, match="nothing that is quantized"):
             analyze(simulation, [vectors(2)])
 
