@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FakeQuantizeBase
+from torch.ao.quantization import FakeQuantizeBase, FixedQParamsFakeQuantize
 
 from trtcompile.errors import TRTCompileWarning
 
@@ -31,7 +31,7 @@ def fix_fake_quantizers(model: nn.Module) -> None:
         model: what is about to be traced.
     """
     quantizers = [module for module in model.modules() if isinstance(module, FakeQuantizeBase)]
-    observing = sum(bool(module.observer_enabled[0]) for module in quantizers)
+    observing = sum(map(_observes, quantizers))
     unused = sum(map(_never_observed, quantizers))
     for module in quantizers:
         if type(module).forward.__module__.startswith("torch."):
@@ -53,6 +53,10 @@ def fix_fake_quantizers(model: nn.Module) -> None:
             TRTCompileWarning,
             stacklevel=3,
         )
+
+
+def _observes(module: Any) -> bool:
+    return bool(module.observer_enabled[0]) and not isinstance(module, FixedQParamsFakeQuantize)
 
 
 def _never_observed(module: Any) -> bool:

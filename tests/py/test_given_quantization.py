@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import trtcompile
 from trtcompile import CompileSpec, Input, SettingsError, TRTCompileWarning, UnsupportedGraphError
 from trtcompile.compiler import prepare
+from trtcompile.fake_quantizers import fix_fake_quantizers
 from trtcompile.ptq import DataLoaderCalibrator
 
 INT8 = {torch.float, torch.int8}
@@ -117,6 +118,11 @@ def test_an_observer_that_is_still_on_is_a_warning() -> None:
     with pytest.warns(TRTCompileWarning, match="5 fake quantizers still observe"):
         check_op(model, IMAGE, enabled_precisions=INT8, build=False, rtol=1, atol=1)
     assert torch.equal(model[0].scale, ranges)
+
+
+def test_a_range_that_no_data_changes_is_not_observed() -> None:
+    model = nn.Sequential(nn.Sigmoid(), ao.default_fixed_qparams_range_0to1_fake_quant())
+    fix_fake_quantizers(model)  # warnings are errors here
 
 
 def test_quantization_that_is_switched_off() -> None:

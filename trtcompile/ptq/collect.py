@@ -24,6 +24,10 @@ from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.ptq.request import CalibrationRequest
 
 
+class NoSamplesError(CalibrationError):
+    """The data is empty; that of other processes need not be."""
+
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """What one pass over the data found out; enough for every algorithm.
@@ -93,8 +97,9 @@ def collect(
         device: where to run.
 
     Raises:
-        CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the
-            graph fails on a batch.
+        NoSamplesError: no samples.
+        CalibrationError: samples that do not fit, NaN or infinity in a tensor, or the graph fails
+            on a batch.
     """
     nodes = {name: request.nodes[name] for group in request.measured for name in group}
     observed = list(dict.fromkeys(nodes.values()))
@@ -154,8 +159,9 @@ def show(
         How many samples were run.
 
     Raises:
-        CalibrationError: no samples, samples that do not fit, NaN or infinity in a tensor, or the
-            graph fails on a batch.
+        NoSamplesError: no samples.
+        CalibrationError: samples that do not fit, NaN or infinity in a tensor, or the graph fails
+            on a batch.
     """
     names = {node: name for name, node in request.nodes.items()}
     graph = _ObservedGraph(request.graph, names, observers, device)
@@ -174,9 +180,9 @@ def show(
     if inputs is not None:
         inputs.move_to_cpu()
     if samples == 0:
-        raise CalibrationError(
+        raise NoSamplesError(
             "The calibration data has no samples. Give a dataloader with at least one batch that "
-            "has rows."
+            "has rows, also when it is iterated again."
         )
     return samples
 

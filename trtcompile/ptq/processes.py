@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.channel_maxima import Maxima
-from trtcompile.ptq.collect import Statistics
+from trtcompile.ptq.collect import NoSamplesError, Statistics
 
 T = TypeVar("T")
 #: How often a process that waits for the others looks whether they have come, in seconds: Ctrl-C ends its waiting.
@@ -104,7 +104,8 @@ def made_by_the_first(make: Callable[[], T]) -> T:
 def merged(collect: Callable[[], Found]) -> Found:
     """Collects in each process, and merges what all found out, which each then has.
 
-    Counts are whole numbers, so the result does not depend on how the data was divided.
+    Counts are whole numbers, so the result does not depend on how the data was divided; a process
+    may have none of it.
 
     Args:
         collect: runs this process's part of the data.
@@ -112,12 +113,16 @@ def merged(collect: Callable[[], Found]) -> Found:
     Raises:
         CalibrationError: it failed or was interrupted in another process: all of them raise, so
             that none waits for ever, and can calibrate again. In the process where it failed,
-            whatever it raised, such as the loader's own error. Or a process has gone.
+            whatever it raised, such as the loader's own error. Or no process has data, or one has
+            gone.
     """
     own: Found | None = None
+    empty: NoSamplesError | None = None
     problem: Exception | None = None
     try:
         own = collect()
+    except NoSamplesError as error:
+        empty = error
     except Exception as error:  # noqa: BLE001 - raised below, when the others know
         problem = error
     except BaseException:
@@ -132,8 +137,12 @@ def merged(collect: Callable[[], Found]) -> Found:
     for rank, theirs in enumerate(shared):
         if isinstance(theirs, str):
             raise CalibrationError(f"Calibration failed in process {rank}: {theirs}")
-    together: Found = shared[0]
-    for theirs in shared[1:]:
+    found: list[Found] = [theirs for theirs in shared if theirs is not None]
+    if not found:
+        assert empty is not None
+        raise empty
+    together = found[0]
+    for theirs in found[1:]:
         together = together.merged(theirs)
     return together
 

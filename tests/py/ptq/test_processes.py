@@ -85,6 +85,12 @@ def _run(rank: int, folder: str) -> None:
         )
     except (ValueError, CalibrationError) as error:
         found["loader"] = error
+    found["one without"] = DataLoaderCalibrator(
+        [] if rank == 0 else [IMAGES], distributed=True
+    ).calibrate(request)
+    with pytest.raises(CalibrationError) as without:
+        DataLoaderCalibrator([], distributed=True).calibrate(request)
+    found["all without"] = str(without.value)
     somewhere = cache if rank == 1 else Path(folder) / "missing" / "calibration.cache"
     try:
         DataLoaderCalibrator([IMAGES], cache_file=somewhere, distributed=True).calibrate(request)
@@ -109,11 +115,12 @@ def _run(rank: int, folder: str) -> None:
         with pytest.raises(CalibrationError) as differing:
             asked.calibrate(other if rank else request)
         found[name] = str(differing.value)
-    if rank == 0:  # the other process ends
+    if rank == 0:  # the other process goes
         with pytest.raises(CalibrationError) as gone:
             calibrator.calibrate(request)
         found["gone"] = str(gone.value)
     torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()  # whose threads would otherwise abort the process at its end, now and then
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,13 @@ def test_all_processes_get_the_table_of_one(findings: list[dict[str, Any]]) -> N
     alone = DataLoaderCalibrator([used]).calibrate(make_request(SmallNet()))
     assert first["table"] == second["table"] == alone
     assert first["table"].provenance.samples == 20
+
+
+def test_a_process_may_have_no_data(findings: list[dict[str, Any]]) -> None:
+    alone = DataLoaderCalibrator([IMAGES]).calibrate(make_request(SmallNet()))
+    for found in findings:
+        assert found["one without"] == alone
+        assert "has no samples" in found["all without"]
 
 
 def test_auto_simulates_the_same_samples_as_one(findings: list[dict[str, Any]]) -> None:
