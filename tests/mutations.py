@@ -672,8 +672,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="processes: the last one's statistics left out",
         file="trtcompile/ptq/processes.py",
-        old="for theirs in shared[1:]:",
-        new="for theirs in shared[1:-1]:",
+        old="for theirs in found[1:]:",
+        new="for theirs in found[1:-1]:",
         tests=("tests/py/ptq/test_processes.py::test_all_processes_get_the_table_of_one",),
     ),
     Mutation(

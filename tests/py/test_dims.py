@@ -210,7 +210,8 @@ class TestForward:
             x, y = torch.randn(batch, 3), torch.randn(batch, 5)
             torch.testing.assert_close(module(x, y)[1], y.tanh())
         with pytest.raises(
-            InputMismatchError, match=r"'batch' is 4 in input 0 \(query\) and 5 in input 1\. Pass"
+            InputMismatchError,
+            match=r"'batch' is 4 in input 0 \(query\) and 5 in input 1 \(y\)\. Pass",
         ):
             module(torch.randn(4, 3), torch.randn(5, 5))
         with pytest.raises(InputMismatchError, match=r"max \[32, 3\]"):
