@@ -116,8 +116,46 @@ def violations(package: Path) -> list[str]:
     return found
 
 
+def circles(package: Path) -> list[set[str]]:
+    """Modules that import each other in a loop, also from inside functions; a package's ``__init__`` only hands on."""
+    modules = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    imported = {
+        module: {
+            known
+            for name, _ in imported_names(ast.parse(path.read_text()))
+            for known in (name, name.rpartition(".")[0])
+            if known in modules and known != module
+        }
+        for module, path in modules.items()
+    }
+    while free := [module for module, others in imported.items() if not others]:
+        for module in free:
+            del imported[module]
+        for others in imported.values():
+            others.difference_update(free)
+    return [{module, *others} for module, others in imported.items()]
+
+
 def test_imports_point_one_way() -> None:
     assert violations(PACKAGE) == []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert circles(PACKAGE) == []
+
+
+def test_a_circle_is_found(good_tree: Path) -> None:
+    (good_tree / "lowering/fold.py").write_text("from trtcompile.lowering.pipeline import lower")
+    assert circles(good_tree) == []
+    (good_tree / "lowering/pipeline.py").write_text(
+        "def f():\n    from trtcompile.lowering import fold"
+    )
+    (found, _) = circles(good_tree)
+    assert found == {"trtcompile.lowering.fold", "trtcompile.lowering.pipeline"}
 
 
 BAD_FILES = {

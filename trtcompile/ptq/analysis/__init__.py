@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trtcompile.ptq.analysis.analyzer import analyze
 from trtcompile.ptq.analysis.budget import BudgetSearch, BudgetTrial, within_budget
-from trtcompile.ptq.analysis.result import Analysis, HistogramSummary, LayerRow, TensorRow
+from trtcompile.ptq.analysis.findings import HistogramSummary, LayerRow, TensorRow
+from trtcompile.ptq.analysis.result import Analysis
 
 __all__ = [
     "Analysis",

@@ -12,6 +12,7 @@ from trtcompile.node_info import module_path, operator_name, source_line
 from trtcompile.ptq.algorithms import CalibrationAlgo, amax_of, distinct_algorithms
 from trtcompile.ptq.analysis.data import Simulated, loader_batches
 from trtcompile.ptq.analysis.evaluate import Evaluation, Quality
+from trtcompile.ptq.analysis.findings import HistogramSummary, LayerRow, TensorRow
 from trtcompile.ptq.analysis.layers import (
     QuantizedLayer,
     QuantizedLayers,
@@ -19,7 +20,7 @@ from trtcompile.ptq.analysis.layers import (
     tensor_of,
 )
 from trtcompile.ptq.analysis.observe import ObservedLayer, ObservedTensor, Observer
-from trtcompile.ptq.analysis.result import Analysis, HistogramSummary, LayerRow, TensorRow
+from trtcompile.ptq.analysis.result import Analysis
 from trtcompile.ptq.analysis.scores import Metric, check_metric
 from trtcompile.ptq.analysis.switched import SwitchedSimulation
 from trtcompile.ptq.arguments import check_bool, check_dataloader, check_max_batches, device_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from trtcompile.ptq.analysis.result import TensorRow
+from trtcompile.ptq.analysis.findings import TensorRow
 from trtcompile.ptq.analysis.text import number, short_name
 
 _WIDTH, _HEIGHT = 360, 170

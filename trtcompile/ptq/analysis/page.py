@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from trtcompile.ptq.analysis.findings import Findings, LayerRow, TensorRow
 from trtcompile.ptq.analysis.histogram_svg import histogram_svg, legend
-from trtcompile.ptq.analysis.result import Analysis, LayerRow, TensorRow
 from trtcompile.ptq.analysis.text import number, ratio, share, short_name, summary
 
 #: Bars of ratios end here: what is better than this does not matter for INT8.
@@ -74,7 +74,7 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 
 
-def as_page(analysis: Analysis, title: str) -> str:
+def as_page(analysis: Findings, title: str) -> str:
     """The page's text."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -94,7 +94,7 @@ def as_page(analysis: Analysis, title: str) -> str:
     return "".join(parts)
 
 
-def _about_layers(analysis: Analysis) -> str:
+def _about_layers(analysis: Findings) -> str:
     sensitivity = (
         "the power of the noise in the outputs over that of the signal"
         if analysis.metric_name == "sqnr"
@@ -108,7 +108,7 @@ def _about_layers(analysis: Analysis) -> str:
     )
 
 
-def _layer_table(analysis: Analysis) -> str:
+def _layer_table(analysis: Findings) -> str:
     rows = analysis.by_sensitivity
     largest = max((row.sensitivity or 0.0 for row in rows), default=0.0)
     columns = {
@@ -138,7 +138,7 @@ def _sensitivity(value: float | None, largest: float) -> str:
     return _barred(value, number(value), part, "meter bad")
 
 
-def _tensor_table(analysis: Analysis) -> str:
+def _tensor_table(analysis: Findings) -> str:
     algorithms = tuple(dict.fromkeys(n for row in analysis.tensors for n in row.amax_by_algorithm))
     heads = ["Tensor", "SQNR dB", "Clipped", "Peak", "amax in use", *map(short_name, algorithms)]
     rows = [

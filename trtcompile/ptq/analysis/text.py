@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trtcompile.ptq.analysis.result import Analysis, TensorRow
+from trtcompile.ptq.analysis.findings import Findings, TensorRow
 
 
-def as_text(analysis: Analysis) -> str:
+def as_text(analysis: Findings) -> str:
     """The tables of layers, the most sensitive first, and of tensors."""
     columns = _layer_columns(analysis)
     layers = [list(columns), *(list(cells) for cells in zip(*columns.values(), strict=True))]
@@ -17,7 +17,7 @@ def as_text(analysis: Analysis) -> str:
     return "\n".join([summary(analysis), "", *_table(layers), "", *_table(tensors)])
 
 
-def summary(analysis: Analysis) -> str:
+def summary(analysis: Findings) -> str:
     """One sentence on the whole model."""
     whole = f"SQNR of the outputs {analysis.output_sqnr_db:.1f} dB"
     if analysis.metric_name != "sqnr":
@@ -30,7 +30,7 @@ def summary(analysis: Analysis) -> str:
     return f"{layers}, {analysis.samples} samples: {whole}"
 
 
-def algorithms_of(analysis: Analysis) -> tuple[str, ...]:
+def algorithms_of(analysis: Findings) -> tuple[str, ...]:
     """The names of the algorithms that chose an amax."""
     return tuple(dict.fromkeys(name for row in analysis.tensors for name in row.amax_by_algorithm))
 
@@ -57,7 +57,7 @@ def share(value: float) -> str:
     return "0 %" if value == 0 else f"{100 * value:.3g} %"
 
 
-def _layer_columns(analysis: Analysis) -> dict[str, list[str]]:
+def _layer_columns(analysis: Findings) -> dict[str, list[str]]:
     rows = analysis.by_sensitivity
     columns = {
         "layer": [row.name for row in rows],

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from trtcompile.ptq.analysis.findings import HistogramSummary, LayerRow, TensorRow
 from trtcompile.ptq.analysis.histogram_svg import histogram_svg
 from trtcompile.ptq.analysis.page import as_page
-from trtcompile.ptq.analysis.result import Analysis, HistogramSummary, LayerRow, TensorRow
+from trtcompile.ptq.analysis.result import Analysis
 
 NASTY = "</title><script>alert('&\")</script>"
 
