@@ -84,9 +84,9 @@ def floating_convolutions(inspection: str, left_out: Mapping[str, str]) -> list[
     """
     found = []
     for layer in json.loads(inspection).get("Layers", []):
-        formats = [str(one.get("Format/Datatype", "")) for one in layer.get("Inputs", [])]
+        formats = _input_formats(layer)
         is_convolution = "convolution" in str(layer.get("ParameterType", "")).lower()
-        if not is_convolution or not formats or "int8" in formats[0].lower():
+        if not is_convolution or not formats or _reads_int8(formats):
             continue
         matches = (re.fullmatch(r"(.+)/convolution(\.\d+)?", part) for part in _parts(layer))
         operator = next((match[1] for match in matches if match), "")
@@ -108,10 +108,7 @@ def int8_layer_count(inspection: str) -> int:
         inspection: JSON of an engine built with detailed profiling verbosity.
     """
     layers = json.loads(inspection).get("Layers", [])
-    formats = [
-        layer["Inputs"][0].get("Format/Datatype", "") for layer in layers if layer.get("Inputs")
-    ]
-    return sum("int8" in str(one).lower() for one in formats)
+    return sum(_reads_int8(_input_formats(layer)) for layer in layers)
 
 
 def int8_summary(
@@ -144,6 +141,15 @@ def int8_summary(
     return summary
 
 
+def _input_formats(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(one.get("Format/Datatype", "")) for one in layer.get("Inputs", []))
+
+
+def _reads_int8(formats: Sequence[str]) -> bool:
+    """Whether the first input is INT8; the others may be a residual."""
+    return bool(formats) and "int8" in formats[0].lower()
+
+
 def _parts(layer: Mapping[str, Any]) -> set[str]:
     return set(filter(None, _SEPARATORS.split(str(layer.get("Name", "")))))
 
@@ -154,11 +160,10 @@ def _verdict(operator: str, parts: list[tuple[Mapping[str, Any], set[str]]]) -> 
     if not holding:
         return LayerPrecision(operator, "not found")
     layer = holding[0]
-    formats = tuple(str(i.get("Format/Datatype", "")) for i in layer.get("Inputs", []))
+    formats = _input_formats(layer)
     weights = layer.get("Weights")
     weight_type = str(weights["Type"]) if isinstance(weights, dict) and "Type" in weights else None
-    is_int8 = bool(formats) and "int8" in formats[0].lower()
-    is_int8 = is_int8 and (weight_type is None or weight_type.lower() == "int8")
+    is_int8 = _reads_int8(formats) and (weight_type is None or weight_type.lower() == "int8")
     return LayerPrecision(
         operator=operator,
         verdict="INT8" if is_int8 else "not INT8",
