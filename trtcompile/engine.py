@@ -13,7 +13,7 @@ import torch
 
 from trtcompile import _tensorrt
 from trtcompile._tensorrt import Flavour, trt
-from trtcompile.atomic_files import replace_files
+from trtcompile.atomic_files import file_at, replace_files
 from trtcompile.conversion.interpreter import NetworkDefinition
 from trtcompile.conversion.network import torch_dtype
 from trtcompile.errors import EngineBuildError, SettingsError
@@ -175,12 +175,10 @@ def _check_timing_options(flavour: Flavour, spec: CompileSpec) -> None:
             )
     if spec.timing_cache_file is None:
         return
-    path = Path(spec.timing_cache_file)
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        problem = "is a folder" if path.is_dir() else "is in a folder that does not exist"
-        raise SettingsError(
-            f"timing_cache_file {spec.timing_cache_file!r} {problem}. Name a file in a folder that exists."
-        )
+    try:
+        file_at(Path(spec.timing_cache_file))
+    except OSError as error:
+        raise SettingsError(f"timing_cache_file cannot be written: {error}") from error
 
 
 def gpu_is_present(spec: CompileSpec) -> bool:

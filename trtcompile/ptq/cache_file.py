@@ -82,22 +82,18 @@ def write_cache(cache_file: Path, table: CalibrationTable) -> None:
         )
     text = format_text(table)
     sidecar = _format_sidecar(table, table.provenance, text)
+    check_can_write(cache_file)
     try:
         replace_files({cache_file: text, sidecar_of(cache_file): sidecar})
     except OSError as error:
-        # Those of file_at say what to do themselves.
-        advice = (
-            ""
-            if error.errno is None
-            else ". Give a path in a folder with space where you may write."
-        )
         raise CalibrationError(
-            f"The calibration cache {str(cache_file)!r} cannot be written: {error}{advice}"
+            f"The calibration cache {str(cache_file)!r} cannot be written: {error}. Give a path in "
+            "a folder with space where you may write."
         ) from error
 
 
 def check_can_write(cache_file: Path) -> None:
-    """Finds out before a long calibration whether its result could be written.
+    """Finds out, such as before a long calibration, whether its result could be written.
 
     Raises:
         CalibrationError: a path of the two files is a folder or a device, or its folder is missing or not writable.
