@@ -1043,7 +1043,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="dictionaries of data: values in the dictionary's order whatever the arguments are called",
         file="trtcompile/compiler.py",
-        old="arguments = named_after(_argument_names(model, len(arguments)), arguments)",
+        old="arguments = named_after(names, arguments)",
         new="pass",
         tests=(
             "tests/py/ptq/test_calibration_data.py::TestDictionaries::test_they_are_read_by_the_names_of_the_arguments",

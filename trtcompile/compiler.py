@@ -233,8 +233,12 @@ def _capture(
     else:
         keywords = parse_keyword_inputs(kwarg_inputs)
         arguments = () if keywords and _is_empty(inputs) else parse_inputs(inputs)
-        if isinstance(model, nn.Module):
-            arguments = named_after(_argument_names(model, len(arguments)), arguments)
+    names: list[str] = []
+    if isinstance(model, ExportedProgram):
+        names = argument_names(model)
+    elif isinstance(model, nn.Module):  # of anything else, capture says what is wrong
+        names = _argument_names(model, len(arguments))
+        arguments = named_after(names, arguments)
     tensors = flat_inputs((*arguments, *keywords.values()))
     if not tensors:
         raise SettingsError(
@@ -243,10 +247,6 @@ def _capture(
     # What is wrong with the profiles shows before any work is done.
     resolve_profiles(tensors, spec.optimization_profiles)
     captured = capture(model, arguments, keywords, undecomposed=undecomposed_operators())
-    if isinstance(model, ExportedProgram):
-        names = argument_names(model)
-    else:
-        names = _argument_names(model, len(arguments))
     return captured, [*names, *captured.keywords]
 
 
