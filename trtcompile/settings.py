@@ -191,8 +191,8 @@ class CompileSpec:
         keep_lowered: keeps the lowered graph, Q/DQ included, as ``compiled.lowered``.
         workspace_size: upper limit, in bytes, of the scratch memory that TensorRT may use; None for its default.
         optimization_level: builder effort from 0 (fast build) to 5 (fast engine); None for TensorRT's default.
-        num_avg_timing_iters: how often TensorRT times each kernel, for an average to choose by; None for its default,
-            once. More make longer builds, whose choice depends less on chance.
+        num_avg_timing_iters: how often TensorRT times each kernel, for an average to choose by. More make its choice
+            depend less on chance. None for 8, which is what ``trtexec`` takes; TensorRT's own default is 1.
         max_aux_streams: on how many further CUDA streams an engine may run operators that do not wait for each other;
             0 for one stream, None for TensorRT's choice.
         timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.

@@ -510,6 +510,7 @@ class TestBuilderOptions:
         _, config = configured(num_avg_timing_iters=3)
         assert config.avg_timing_iterations == 3
         assert effect_of(configured, num_avg_timing_iters=3) == [("avg_timing_iterations", 3)]
+        assert configured()[1].avg_timing_iterations == 8  # as trtexec
 
     def test_compute_capability(self, configured: Any) -> None:
         if not _tensorrt.load().builds_ahead_of_time:
