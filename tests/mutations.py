@@ -909,6 +909,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/ptq/test_histogram.py::test_threads_count_the_same",),
     ),
     Mutation(
+        name="count kernels: what lies between the values of a view is counted",
+        file="trtcompile/ptq/histogram.py",
+        old="    if values.is_contiguous() or values.is_contiguous(memory_format=torch.channels_last):\n",
+        new="    if values.dim() == 4:\n",
+        tests=("tests/py/ptq/test_count_kernels.py::test_views",),
+    ),
+    Mutation(
         name="count kernels: values inside the old range are counted again when it grows",
         file="trtcompile/ptq/count_values.cu",
         old="const unsigned low = beyond ? range_bits(static_cast<int>(counted.previous)) : 0u;",

@@ -203,14 +203,13 @@ class _Running:
     batch: FittedBatch | None = None
 
 
-class _Beside(torch.nn.Module):
+class _Beside:
     """What stands beside an observed node: shows its values to its observer."""
 
     def __init__(self, name: str, observer: Observer, running: _Running) -> None:
-        super().__init__()
         self.name, self.observer, self._running = name, observer, running
 
-    def forward(self, value: Any) -> None:
+    def show(self, value: Any) -> None:
         """Shows the part of a value that belongs to real samples."""
         batch = self._running.batch
         assert batch is not None
@@ -249,7 +248,8 @@ class _ObservedGraph:
         self._beside = [
             _Beside(names[node], observer, self._running) for node, observer in observers.items()
         ]
-        self._graph, _ = copied_to(graph, device, dict(zip(observers, self._beside, strict=True)))
+        shows = [beside.show for beside in self._beside]
+        self._graph, _ = copied_to(graph, device, dict(zip(observers, shows, strict=True)))
         # Of the last batch: which one it was, and what its values were.
         self._unread: tuple[int, FiniteCheck] | None = None
 

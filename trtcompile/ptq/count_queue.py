@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trtcompile.ptq.histogram import AbsHistogram, count_together, flat_values
+from trtcompile.ptq.histogram import AbsHistogram, count_together, dense_values
 
 _MOST_TENSORS = 256
 _LEAST_BYTES = 1 << 26
@@ -48,20 +48,20 @@ class CountQueue:
         Raises:
             CalibrationError: the tensor is complex.
         """
-        flat = flat_values(values)
-        if flat.numel() == 0:
+        dense = dense_values(values)
+        if dense.numel() == 0:
             return
         if observer in self._waiting:  # the kernels take each histogram once
             self.flush()
-        self._waiting[observer] = flat
-        self._bytes += flat.nbytes
+        self._waiting[observer] = dense
+        self._bytes += dense.nbytes
         if self._bytes >= self._most_bytes or len(self._waiting) >= _MOST_TENSORS:
             self.flush()
 
     def flush(self) -> None:
         """Counts what waits; does not wait for the device."""
         if self._waiting:
-            count_together([(seen.histogram, flat) for seen, flat in self._waiting.items()])
+            count_together([(seen.histogram, dense) for seen, dense in self._waiting.items()])
         self._waiting.clear()
         self._bytes = 0
 

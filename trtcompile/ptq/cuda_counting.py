@@ -26,7 +26,7 @@ class Counted(NamedTuple):
     """A tensor, and the state of the histogram that counts it, which the kernels change.
 
     Attributes:
-        values: contiguous, of any real dtype; at least one value.
+        values: of any shape, in memory without gaps, of any real dtype; at least one value.
         counts: int64 ``[2048]``.
         exponent: int32 scalar; the range is ``[0, 2**exponent)``.
         peak: float32 scalar; the largest absolute value.

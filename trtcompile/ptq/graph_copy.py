@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def copied_graph(graph_module: fx.GraphModule) -> tuple[fx.GraphModule, _Nodes]:
 def copied_to(
     graph_module: fx.GraphModule,
     device: torch.device,
-    beside: Mapping[fx.Node, torch.nn.Module] | None = None,
+    beside: Mapping[fx.Node, Callable[[Any], None]] | None = None,
 ) -> tuple[fx.GraphModule, _Nodes]:
     """The same, to run on a device: what is elsewhere is copied there.
 
@@ -38,8 +38,7 @@ def copied_to(
     Args:
         graph_module: the graph.
         device: where the copy runs.
-        beside: nodes of the graph -> modules that the copy calls with their values, for nothing but
-            what they do.
+        beside: nodes of the graph -> functions that the copy calls with their values.
     """
     graph = copy.deepcopy(graph_module.graph)
     nodes = dict(zip(graph_module.graph.nodes, graph.nodes, strict=True))
@@ -53,10 +52,9 @@ def copied_to(
         for target in weights_with_channels_last(graph_module):
             targets[target] = targets[target].contiguous(memory_format=torch.channels_last)
     targets = {target: on_device(value, device) for target, value in targets.items()}
-    for number, (node, module) in enumerate((beside or {}).items()):
-        targets[f"_beside_{number}"] = module
+    for node, function in (beside or {}).items():
         with graph.inserting_after(nodes[node]):
-            graph.call_module(f"_beside_{number}", (nodes[node],))
+            graph.call_function(function, (nodes[node],))
     # With everything in place, because generating the code takes most of the time.
     copied = fx.GraphModule(targets, graph)
     copied.graph.owning_module = None  # as above

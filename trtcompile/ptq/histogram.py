@@ -226,19 +226,21 @@ def count_together(shown: Sequence[tuple[AbsHistogram, Tensor]]) -> None:
     The result is that of updating one after the other. Does not wait for the device.
 
     Args:
-        shown: at least one; no histogram twice; tensors as ``flat_values`` gives them, not empty,
+        shown: at least one; no histogram twice; tensors as ``dense_values`` gives them, not empty,
             on the histograms' device.
     """
     kernels = kernels_on(shown[0][0].device)
     if isinstance(kernels, NvrtcError):
-        for histogram, flat in shown:
-            histogram._update_on_cuda(flat)
+        for histogram, dense in shown:
+            histogram._update_on_cuda(flat_values(dense))
     else:
-        kernels.count([_counted(histogram, flat) for histogram, flat in shown])
+        kernels.count([_counted(histogram, dense) for histogram, dense in shown])
 
 
-def _counted(histogram: AbsHistogram, flat: Tensor) -> Counted:
-    return Counted(flat, histogram._counts, histogram._exponent, histogram._peak, histogram._finite)
+def _counted(histogram: AbsHistogram, dense: Tensor) -> Counted:
+    return Counted(
+        dense, histogram._counts, histogram._exponent, histogram._peak, histogram._finite
+    )
 
 
 def stacked_counts(histograms: Sequence[AbsHistogram]) -> Tensor:
@@ -257,24 +259,39 @@ def occupied_bins(counts: Tensor) -> Tensor:
     return torch.where(counts > 0, numbers, 0).amax(dim=1)
 
 
+def dense_values(values: Tensor) -> Tensor:
+    """All values in memory without gaps: the tensor itself, of whatever shape, if it can be had so.
+
+    Raises:
+        CalibrationError: the tensor is complex.
+    """
+    values = _countable(values)
+    # Told by PyTorch itself, since a calibration on a GPU waits for the host to prepare its tensors.
+    if values.is_contiguous() or values.is_contiguous(memory_format=torch.channels_last):
+        return values
+    return flat_values(values)
+
+
 def flat_values(values: Tensor) -> Tensor:
     """All values in one dimension, in whatever order needs no copy.
 
     Raises:
         CalibrationError: the tensor is complex.
     """
+    values = _countable(values).detach()
+    if not values.is_contiguous():
+        # channels_last and transposed tensors are dense in another order
+        values = values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
+    return values.reshape(-1)
+
+
+def _countable(values: Tensor) -> Tensor:
+    """The values as a dtype that can be counted."""
     if values.is_complex():
         raise CalibrationError(
             f"it is {values.dtype}, which has no INT8 form. Leave complex tensors unquantized."
         )
-    values = values.detach()
-    if values.dtype not in _AS_THEY_ARE:
-        values = values.float()
-    if (
-        not values.is_contiguous()
-    ):  # channels_last and transposed tensors are dense in another order
-        values = values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
-    return values.reshape(-1)
+    return values if values.dtype in _AS_THEY_ARE else values.float()
 
 
 def _range_exponent(peak: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trtcompile.errors import CalibrationError
 from trtcompile.ptq.cuda_counting import SOURCE, readable, table_of
-from trtcompile.ptq.histogram import AbsHistogram, _counted, flat_values
+from trtcompile.ptq.histogram import AbsHistogram, _counted, dense_values
 from trtcompile.ptq.nvrtc import NvrtcError, compiled
 
 HERE = Path(__file__).parent
@@ -60,7 +60,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def count(kernels: Any, shown: Sequence[tuple[AbsHistogram, Tensor]], blocks: int = 3) -> None:
     """``CountingKernels.count`` on the CPU."""
-    group = [readable(_counted(histogram, flat_values(values))) for histogram, values in shown]
+    group = [readable(_counted(histogram, dense_values(values))) for histogram, values in shown]
     rows, chunks = table_of(group)
     table = torch.tensor(rows, dtype=torch.int64)
     address, blocks = ctypes.c_void_p(table.data_ptr()), min(blocks, chunks)
@@ -127,6 +127,8 @@ def test_views(kernels: Any) -> None:
         kernels,
         [[*views, values[0, 0, 0, 0], values.transpose(0, 3), values[:1].expand(3, -1, -1, -1)]],
     )
+    last = values.to(memory_format=torch.channels_last)
+    check(kernels, [[last, last[1:3], last[:, 2:5], last[:, :, ::3], last.half(), last.double()]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -461,7 +461,46 @@ class TestPayoff:
         shapes = [(b, 8, 32, 32) for b in (1, batch, 64)]
         entry = Input(min_shape=shapes[0], opt_shape=shapes[1], max_shape=shapes[2])
         rules = placed(Behind(gated, conv(8, 32768, 1)), [entry], **FAST).rules
-        assert rules == ({"convolution_1": PAYOFF} if is_left_out else {})
+        assert rules.get("convolution_1") == (PAYOFF if is_left_out else None)
 
     def test_linear_layers_are_no_convolutions(self) -> None:
         assert placed(Qkv(), [TOKENS], **FAST).rules.keys() == placed(Qkv(), [TOKENS]).rules.keys()
+
+
+class TestFewChannels:
+    """``image(8, 128)`` has 2 x 128 x 128 pixels: 2**15, the least that count."""
+
+    @staticmethod
+    def left_out(*layers: nn.Module, size: int = 128, **options: Any) -> list[str]:
+        rules = placed(nn.Sequential(*layers), [image(8, size)], **{**FAST, **options}).rules
+        assert set(rules.values()) <= {"few channels"}
+        return list(rules)
+
+    def test_a_network_of_few_channels_stays_in_floating_point(self) -> None:
+        layers = (conv(8, 4), nn.ReLU(), nn.MaxPool2d(1), conv(4, 8), nn.ReLU(), conv(8, 3))
+        assert self.left_out(*layers) == ["convolution", "convolution_1", "convolution_2"]
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            (conv(8, 9),),
+            (conv(8, 8), nn.ReLU(), conv(8, 9)),
+            (conv(8, 9), nn.ReLU(), conv(9, 8), nn.ReLU(), conv(8, 8)),
+            (nn.ConvTranspose2d(8, 8, 3, padding=1),),
+            (nn.MaxPool2d(2), conv(8, 8)),
+        ],
+        ids=["nine", "nine behind", "nine in front", "transposed", "fewer pixels"],
+    )
+    def test_what_is_int8(self, layers: tuple[nn.Module, ...]) -> None:
+        assert self.left_out(*layers) == []
+
+    def test_small_images_are_int8(self) -> None:
+        assert self.left_out(conv(8, 8), size=127) == []
+
+    @pytest.mark.parametrize("options", [INT8, {"int8_only_where_faster": False}])
+    def test_without_fp16_or_when_switched_off_all_are_int8(self, options: dict[str, Any]) -> None:
+        assert self.left_out(conv(8, 8), **options) == []
+
+    def test_the_reason_has_the_numbers(self) -> None:
+        result = placed(nn.Sequential(conv(8, 4)), [image(8, 128)], **FAST)
+        assert result.skipped == {"convolution": "8 channels become 4, at 32768 pixels"}

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch.fx import Node
 
 from trtcompile.products import multiply_adds, operands, opt_shape
-from trtcompile.ptq.movement import only_moves
-from trtcompile.ptq.placement.depthwise import lacks_int8_kernel
-from trtcompile.ptq.placement.operators import CONVOLUTION, is_sum
+from trtcompile.ptq.placement.chains import leads_to_convolution
+from trtcompile.ptq.placement.operators import CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import ACTIVATIONS, activated, can_be_written_in_int8
-
-aten = torch.ops.aten
+from trtcompile.ptq.placement.written import can_be_written_in_int8
 
 #: Of an H200: a kernel takes 2 us at least, and its memory moves 4.8 TB/s.
 _KERNEL_SECONDS = 2e-6
@@ -30,7 +26,9 @@ def _costs_more_than_it_saves(node: Node, situation: Situation) -> str | None:
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)
-    if can_be_written_in_int8(data, situation) or _leads_to_heavy(node):
+    if can_be_written_in_int8(data, situation) or leads_to_convolution(
+        node, lambda user: not _is_light(user)
+    ):
         return None
     work, values = multiply_adds(node), math.prod(opt_shape(data))
     if work * _SECONDS_SAVED > _KERNEL_SECONDS + values * _SECONDS_FOR_VALUE:
@@ -46,23 +44,6 @@ def _is_light(node: Node) -> bool:
     _, of_a_group, *kernel = weight.meta["val"].shape
     is_depthwise = bool(of_a_group == 1 and node.args[8] != 1)
     return is_depthwise or all(size == 1 for size in kernel)
-
-
-def _leads_to_heavy(node: Node) -> bool:
-    """Whether the Q would also serve another convolution than light ones, in a chain that stays in INT8."""
-    waiting, seen = list(node.users), {node}
-    while waiting:
-        user = waiting.pop()
-        if user in seen or lacks_int8_kernel(user):
-            continue
-        seen.add(user)
-        if user.target is CONVOLUTION and not _is_light(user):
-            return True
-        is_gate = user.target is aten.mul.Tensor and len(activated(user)) > 1
-        passes = only_moves(user) or is_sum(user) or user.target in {CONVOLUTION, *ACTIVATIONS}
-        if passes or (user.target is aten.mul.Tensor and not is_gate):
-            waiting += user.users
-    return False
 
 
 PAYOFF = LeavesOut(
