@@ -192,9 +192,9 @@ class CompileSpec:
         workspace_size: upper limit, in bytes, of the scratch memory that TensorRT may use; None for its default.
         optimization_level: builder effort from 0 (fast build) to 5 (fast engine); None for TensorRT's default.
         num_avg_timing_iters: how often TensorRT times each kernel, for an average to choose by. More make its choice
-            depend less on chance. None for 8, which is what ``trtexec`` takes; TensorRT's own default is 1.
+            depend less on chance. None for 8, as ``trtexec`` has it; TensorRT's own default is 1.
         max_aux_streams: on how many further CUDA streams an engine may run operators that do not wait for each other;
-            0 for one stream, None for TensorRT's choice.
+            0 for one stream. None for 1; with TensorRT-RTX for its own choice.
         timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.
         use_cuda_graphs: replays each engine as a CUDA graph, captured once for each input shape.
         optimization_profiles: ranges that each engine is tuned for apart, as a list such as

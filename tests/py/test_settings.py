@@ -511,6 +511,7 @@ class TestBuilderOptions:
         assert config.avg_timing_iterations == 3
         assert effect_of(configured, num_avg_timing_iters=3) == [("avg_timing_iterations", 3)]
         assert configured()[1].avg_timing_iterations == 8  # as trtexec
+        assert configured()[1].max_aux_streams == 1
 
     def test_compute_capability(self, configured: Any) -> None:
         if not _tensorrt.load().builds_ahead_of_time:

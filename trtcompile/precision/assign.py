@@ -16,6 +16,7 @@ from trtcompile.precision.casts import (
     floating_dtype,
     set_floating_dtype,
 )
+from trtcompile.precision.pooled_convolution import pooled_convolutions
 
 aten = torch.ops.aten
 
@@ -100,7 +101,7 @@ def assign_fp16(graph_module: GraphModule, taken: Collection[Node]) -> int:
         node
         for node in graph_module.graph.nodes
         if _can_be_halved(node, taken) and not _is_quantized_last_layer(node)
-    }
+    } - pooled_convolutions(graph_module)
     own_fp16 = {node for node in graph_module.graph.nodes if floating_dtype(node) == torch.float16}
     _split_dequantize(graph_module, halved)
     for node in halved:

@@ -19,8 +19,8 @@ from trtcompile.ptq import CalibrationAlgo, DataLoaderCalibrator
 HALF = {torch.float32, torch.float16}
 
 
-def image(seed: int = 0) -> Tensor:
-    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+def image(seed: int = 0, channels: int = 3) -> Tensor:
+    return torch.randn(2, channels, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def typed(graph_module: GraphModule) -> list[str]:
@@ -167,12 +167,15 @@ def test_pytorch_between_engines_works_in_fp32() -> None:
     assert_runs_as(result, model, image(), tolerance=2e-2)
 
 
-def int8_and(precisions: set[torch.dtype], model: nn.Module, *excluded: str) -> Parts:
+def int8_and(
+    precisions: set[torch.dtype], model: nn.Module, *excluded: str, channels: int = 3
+) -> Parts:
     algo = CalibrationAlgo.MINMAX_CALIBRATION
-    calibrator = DataLoaderCalibrator([image()], algo_type=algo, progress=False)
+    data = image(channels=channels)
+    calibrator = DataLoaderCalibrator([data], algo_type=algo, progress=False)
     return parts(
         model,
-        [image()],
+        [data],
         *excluded,
         enabled_precisions={torch.int8, *precisions},
         calibrator=calibrator,
@@ -215,6 +218,59 @@ def test_quantize_reads_either_type_and_dequantize_gives_the_readers_type() -> N
 def test_an_int8_last_layer_gives_fp32_without_a_cast() -> None:
     result = int8_and(HALF, nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3)))
     assert typed(result.lowered)[-1] == "convolution:f32"
+
+
+class TestPooledConvolutions:
+    """What TensorRT fuses with the pooling behind it if it is FP32."""
+
+    @staticmethod
+    def types(*layers: nn.Module, channels: int = 3) -> list[str]:
+        result = int8_and(
+            HALF, nn.Sequential(*layers, nn.Conv2d(4, 4, 1), nn.ReLU()), channels=channels
+        )
+        assert_types_are_true(result.lowered, image(channels=channels))
+        kinds = ("convolution", "relu", "max_pool2d", "tanh", "leaky_relu")
+        return [one for one in typed(result.lowered) if one.startswith(kinds)][:-2]
+
+    def test_an_image_convolution_and_its_pooling_are_fp32(self) -> None:
+        layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+        assert self.types(*layers) == ["convolution:f32", "relu:f32", "max_pool2d:f32"]
+
+    @pytest.mark.parametrize("channels", [4, 5])
+    def test_up_to_four_channels(self, channels: int) -> None:
+        layers = (nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+        types = self.types(*layers, channels=channels)
+        assert types[0] == ("convolution:f32" if channels == 4 else "convolution:f16")
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            (nn.ReLU(),),
+            (nn.MaxPool2d(2),),
+            (nn.LeakyReLU(), nn.MaxPool2d(2)),
+            (nn.ReLU(), nn.MaxPool2d(2), nn.Tanh()),
+        ],
+        ids=["no pool", "no relu", "another activation", "pool not quantized"],
+    )
+    def test_others_are_fp16(self, layers: tuple[nn.Module, ...]) -> None:
+        types = self.types(nn.Conv2d(3, 4, 3), *layers)
+        assert types and all(one.endswith(":f16") for one in types)
+
+    def test_a_relu_that_others_read_is_fp16(self) -> None:
+        class Shortcut(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return F.max_pool2d(x, 3, stride=1, padding=1) + x
+
+        types = self.types(nn.Conv2d(3, 4, 3), nn.ReLU(), Shortcut())
+        assert types and all(one.endswith(":f16") for one in types)
+
+    def test_the_simulation_is_that_of_the_network(self) -> None:
+        """Nothing in it is rounded to FP16 between its two quantize nodes."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))
+        half, single = (int8_and(precisions, model) for precisions in (HALF, {torch.float32}))
+        with torch.no_grad():
+            assert torch.equal(half.lowered(image())[0], single.lowered(image())[0])
 
 
 class MixedReaders(nn.Module):
