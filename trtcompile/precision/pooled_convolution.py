@@ -35,7 +35,7 @@ def _is_convolution_of_images(node: Node) -> bool:
     data, groups = node.args[0], node.args[8]
     assert isinstance(data, Node)
     shape = data.meta["val"].shape
-    return len(shape) == 4 and groups == 1 and bool(shape[1] <= _MOST_CHANNELS)
+    return bool(len(shape) == 4 and groups == 1 and shape[1] <= _MOST_CHANNELS)
 
 
 def _pooled(convolution: Node) -> list[Node]:

@@ -257,11 +257,15 @@ class TestPooledConvolutions:
         assert types and all(one.endswith(":f16") for one in types)
 
     def test_a_relu_that_others_read_is_fp16(self) -> None:
-        class Shortcut(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                return F.max_pool2d(x, 3, stride=1, padding=1) + x
+        class TwoReaders(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.pooled, self.direct = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
 
-        types = self.types(nn.Conv2d(3, 4, 3), nn.ReLU(), Shortcut())
+            def forward(self, x: Tensor) -> Tensor:
+                return self.pooled(F.max_pool2d(x, 3, stride=1, padding=1)) + self.direct(x)
+
+        types = self.types(nn.Conv2d(3, 4, 3), nn.ReLU(), TwoReaders())
         assert types and all(one.endswith(":f16") for one in types)
 
     def test_the_simulation_is_that_of_the_network(self) -> None:

@@ -504,3 +504,43 @@ class TestFewChannels:
     def test_the_reason_has_the_numbers(self) -> None:
         result = placed(nn.Sequential(conv(8, 4)), [image(8, 128)], **FAST)
         assert result.skipped == {"convolution": "8 channels become 4, at 32768 pixels"}
+
+
+class TestOneRow:
+    @staticmethod
+    def left_out(*layers: nn.Module, rows: int = 1, width: int = 16, **options: Any) -> list[str]:
+        data = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
+        rules = placed(nn.Sequential(*layers), [data], **{**FAST, **options}).rules
+        assert set(rules.values()) <= {"one row"}
+        return list(rules)
+
+    def test_a_vector_stays_in_floating_point(self) -> None:
+        layers = (nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+        assert self.left_out(*layers) == ["linear", "linear_1"]
+
+    def test_two_rows_are_int8(self) -> None:
+        assert self.left_out(nn.Linear(16, 8), rows=2) == []
+
+    @pytest.mark.parametrize(("outputs", "expected"), [(2047, ["linear"]), (2048, [])])
+    def test_large_weights_are_int8(self, outputs: int, expected: list[str]) -> None:
+        assert self.left_out(nn.Linear(2048, outputs), width=2048) == expected
+
+    def test_what_leads_to_large_weights_is_int8(self) -> None:
+        layers = (
+            nn.Linear(16, 2048),
+            nn.GELU(),
+            nn.Linear(2048, 2048),
+            nn.ReLU(),
+            nn.Linear(2048, 8),
+        )
+        assert self.left_out(*layers) == []
+
+    def test_the_last_layer_behind_int8_convolutions_is_int8(self) -> None:
+        model = nn.Sequential(
+            conv(8, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+        )
+        assert placed(model, [image()[:1]], **FAST).rules == {}
+
+    @pytest.mark.parametrize("options", [INT8, {"int8_only_where_faster": False}])
+    def test_without_fp16_or_when_switched_off_all_are_int8(self, options: dict[str, Any]) -> None:
+        assert self.left_out(nn.Linear(16, 8), **options) == []

@@ -7,7 +7,7 @@ import math
 from torch.fx import Node
 
 from trtcompile.products import operands, opt_shape
-from trtcompile.ptq.placement.chains import leads_to_convolution
+from trtcompile.ptq.placement.chains import leads_to
 from trtcompile.ptq.placement.operators import CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
 from trtcompile.ptq.placement.written import can_be_written_in_int8
@@ -25,7 +25,7 @@ def _few_channels(node: Node, situation: Situation) -> str | None:
         return None
     batch, channels, *size = opt_shape(node)
     pixels = batch * math.prod(size)
-    if pixels < _LEAST_PIXELS or leads_to_convolution(node, lambda user: not _has_few(user)):
+    if pixels < _LEAST_PIXELS or leads_to(node, CONVOLUTION, lambda user: not _has_few(user)):
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)

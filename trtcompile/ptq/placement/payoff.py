@@ -7,7 +7,7 @@ import math
 from torch.fx import Node
 
 from trtcompile.products import multiply_adds, operands, opt_shape
-from trtcompile.ptq.placement.chains import leads_to_convolution
+from trtcompile.ptq.placement.chains import leads_to
 from trtcompile.ptq.placement.operators import CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
 from trtcompile.ptq.placement.written import can_be_written_in_int8
@@ -26,8 +26,8 @@ def _costs_more_than_it_saves(node: Node, situation: Situation) -> str | None:
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)
-    if can_be_written_in_int8(data, situation) or leads_to_convolution(
-        node, lambda user: not _is_light(user)
+    if can_be_written_in_int8(data, situation) or leads_to(
+        node, CONVOLUTION, lambda user: not _is_light(user)
     ):
         return None
     work, values = multiply_adds(node), math.prod(opt_shape(data))
