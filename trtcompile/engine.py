@@ -259,7 +259,7 @@ def _configure(config: Any, flavour: Flavour, spec: CompileSpec) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, spec.workspace_size)
     if spec.optimization_level is not None:
         config.builder_optimization_level = spec.optimization_level
-    if flavour.measures_kernels:
+    if flavour.measures_kernels:  # others choose kernels and streams where the engine is loaded
         config.avg_timing_iterations = spec.num_avg_timing_iters or _AVG_TIMING_ITERS
         config.max_aux_streams = _MAX_AUX_STREAMS
     if spec.max_aux_streams is not None:

@@ -194,7 +194,8 @@ class CompileSpec:
         num_avg_timing_iters: how often TensorRT times each kernel, for an average to choose by. More make its choice
             depend less on chance. None for 8, as ``trtexec`` has it; TensorRT's own default is 1.
         max_aux_streams: on how many further CUDA streams an engine may run operators that do not wait for each other;
-            0 for one stream. None for 1; with TensorRT-RTX for its own choice.
+            0 for one stream. Each further one can make it need more memory. None for 1; with TensorRT-RTX for its own
+            choice.
         timing_cache_file: file that keeps TensorRT's kernel timings between builds; None keeps none.
         use_cuda_graphs: replays each engine as a CUDA graph, captured once for each input shape.
         optimization_profiles: ranges that each engine is tuned for apart, as a list such as

@@ -9,7 +9,7 @@ from trtcompile.node_info import is_dequantize, is_qdq, is_quantize
 
 aten = torch.ops.aten
 
-#: Convolutions of more channels have other kernels, none of which pools.
+#: As many as TensorRT's kernels for first layers read at a time; seen with 3.
 _MOST_CHANNELS = 4
 
 
