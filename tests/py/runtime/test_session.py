@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from checks import randomize
 from torch import nn
 
 import trtcompile
-from trtcompile import Device, Input, InputMismatchError, StaleWeightsError, TRTModule
+from trtcompile import Device, Input, InputMismatchError, StaleWeightsError, TRTModule, _tensorrt
 from trtcompile.ptq import DataLoaderCalibrator
 
 pytestmark = pytest.mark.gpu
@@ -89,6 +90,25 @@ class TestNumbers:
         assert (simulated - eager(model, x).cpu()).std() < 0.15 * spread
         layers = compiled.engine_modules[0].session().inspect()
         assert "Int8" in layers
+
+    def test_the_pooling_of_a_first_layer_is_in_its_kernel(self) -> None:
+        if not _tensorrt.load().measures_kernels:
+            pytest.skip("this TensorRT has other kernels: pip install 'trtcompile[tensorrt]'")
+        torch.manual_seed(0)
+        first = (nn.Conv2d(3, 64, 7, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        model = nn.Sequential(*first, nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()).cuda().eval()
+        x = torch.randn(1, 3, 224, 224, device="cuda")
+        compiled = trtcompile.compile(
+            model,
+            [tuple(x.shape)],
+            enabled_precisions={torch.float, torch.half, torch.int8},
+            calibrator=DataLoaderCalibrator([x]),
+            min_block_size=1,
+        )
+        layers = json.loads(compiled.engine_modules[0].session().inspect())["Layers"]
+        assert "CaskConvActPool" in [layer["LayerType"] for layer in layers], layers
+        error = compiled(x).cpu() - compiled.lowered(x.cpu())
+        assert error.std() < 0.02 * eager(model, x).std().cpu()
 
     def test_a_model_on_the_cpu_compiles_to_the_same(self, model: Net) -> None:
         x = images()
