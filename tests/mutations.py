@@ -937,6 +937,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_settings.py::TestBuilderOptions::test_num_avg_timing_iters",),
     ),
     Mutation(
+        name="compiler: threads do not wait for each other",
+        file="trtcompile/one_thread.py",
+        old="    with compile_lock:\n        yield\n",
+        new="    assert compile_lock\n    yield\n",
+        tests=("tests/py/test_threads.py::test_threads_take_turns",),
+    ),
+    Mutation(
         name="count kernels: what lies between the values of a view is counted",
         file="trtcompile/ptq/histogram.py",
         old="    if values.is_contiguous() or values.is_contiguous(memory_format=torch.channels_last):\n",

@@ -32,6 +32,7 @@ from trtcompile.exported import argument_names, inputs_of
 from trtcompile.inputs import flat_inputs, named_after, parse_inputs, parse_keyword_inputs
 from trtcompile.lowering import KEPT_WHOLE, lower
 from trtcompile.node_info import enclosing_modules, layer_name
+from trtcompile.one_thread import one_thread_at_a_time
 from trtcompile.partition import (
     PartitionedGraph,
     PartitionReport,
@@ -90,7 +91,7 @@ def compile(  # noqa: A001 (the public name, as in torch.compile)
     """
     settings = CompileSpec.from_options(options, spec=spec)
     check_buildable(settings)
-    with kept_random_state():
+    with one_thread_at_a_time(), kept_random_state():
         captured, names = _capture(model, inputs, kwarg_inputs, settings)
         module = compile_captured(captured, settings, names=names)
     _warn_of_absent_names(module.report, settings, captured)
@@ -210,7 +211,7 @@ def _prepared(
     kwarg_inputs: Mapping[str, Any] | None,
     spec: CompileSpec,
 ) -> tuple[CapturedGraph, Quantization]:
-    with kept_random_state():
+    with one_thread_at_a_time(), kept_random_state():
         captured, _ = _capture(model, inputs, kwarg_inputs, spec)
         _, quantization = prepare(captured, spec)
     return captured, quantization

@@ -23,6 +23,7 @@ TIERS = (
         "node_info",
         "products",
         "default_device",
+        "one_thread",
         "export_repairs",
         "fake_quantizers",
         "float8",

@@ -63,7 +63,10 @@ def test_compile(tmp_path: Path) -> None:
     model, images = randomize(Net(), 0), torch.randn(1, 3, 32, 32)
     code = replaced(COMPILE, 'device="cuda:0"', "device=DEVICE")
     names = run(code, model=model, images=images, loader=images_and_labels(), DEVICE=build_device())
-    assert names["compiled"].report.multiply_add_share("INT8") == 1
+    report = names["compiled"].report
+    precisions = {row.operator: row.precision for row in report.rows}
+    assert precisions["aten.convolution.default"] == "INT8"
+    assert list(report.not_quantized) == ["linear"] and "one row" in report.not_quantized["linear"]
     simulated = names["compiled"].lowered(images)
     torch.testing.assert_close(names["logits"], simulated, rtol=1e-2, atol=1e-2)
     assert {path.name for path in tmp_path.iterdir()} == {
