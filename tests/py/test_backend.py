@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,26 @@ def image(batch: int = 2) -> torch.Tensor:
 
 def engines(modules: Compiled) -> list[int]:
     return [len(module.engines) for module in modules]
+
+
+def test_threads_that_call_at_once(modules: Compiled) -> None:
+    model, data = net(), image()
+    with torch.no_grad():
+        expected = model(data)
+        with torch._subclasses.FakeTensorMode():
+            torch.empty(1)  # PyTorch wants the main thread to be the first that traces
+    fast = trt(model)
+
+    def run(_: int) -> torch.Tensor:
+        with torch.no_grad():
+            result: torch.Tensor = fast(data)
+        return result
+
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(run, range(8)):
+            torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    # Threads that come before the first graph is ready make dynamo capture graphs of their own.
+    assert set(engines(modules)) == {1}
 
 
 class TestFound:

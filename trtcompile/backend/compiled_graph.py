@@ -26,6 +26,7 @@ from trtcompile.errors import (
     UnsupportedGraphError,
 )
 from trtcompile.inputs import Input
+from trtcompile.one_thread import one_thread_at_a_time
 from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.runtime import TRTModule
 from trtcompile.settings import QUANTIZED_PRECISIONS, CompileSpec
@@ -72,12 +73,14 @@ class CompiledGraph:
         """
         key = self._key(values)
         if key not in self._by_shape:
-            self._check_weights(values)
-            compiled = self._compile(values)
-            # Another key than before where there can be no engine for a range.
-            key = self._key(values)
-            self._by_shape[key] = compiled
-            self._hint_at_ranges()
+            with one_thread_at_a_time():
+                if self._key(values) not in self._by_shape:  # otherwise another thread was first
+                    self._check_weights(values)
+                    compiled = self._compile(values)
+                    # Another key than before where there can be no engine for a range.
+                    self._by_shape[self._key(values)] = compiled
+                    self._hint_at_ranges()
+                key = self._key(values)
         compiled = self._by_shape[key]
         if compiled is None:
             return self._graph.graph_module(*values)
