@@ -287,7 +287,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="placement: the last layers for small images are taken for gates",
         file="trtcompile/ptq/placement/gates.py",
-        old="if any(size != 1 for size in shape[2:]) or _is_written_by_int8_product(data, situation):",
+        old="if any(size != 1 for size in shape[2:]) or _is_int8_already(data, situation):",
         new="if any(size != 1 for size in shape[2:]):",
         tests=(
             "tests/py/ptq/test_placement_rules.py::TestGates::test_the_last_layers_for_small_images_are_no_gates",
@@ -925,8 +925,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="placement: a vector that an INT8 product computes is not read as INT8",
         file="trtcompile/ptq/placement/one_row.py",
-        old="if situation.follows_product[data] and can_be_written_in_int8(data, situation):",
-        new="if False:",
+        old="if is_written_by_int8_product(data, situation) or ",
+        new="if ",
         tests=("tests/py/ptq/test_placement_rules.py::TestOneRow",),
     ),
     Mutation(

@@ -206,8 +206,8 @@ class CompileSpec:
         int8_excluded_nodes: operators that stay in floating point, named as in ``torch_executed_nodes``.
         int8_first_layer: lets weighted operators with none in front of them be INT8.
         int8_last_layer: lets weighted operators with none behind them be INT8.
-        int8_only_where_faster: with FP16, leaves convolutions in FP16 that INT8 would make slower, by rules and a
-            model of an H200; False quantizes them as well, as for a GPU that multiplies more slowly.
+        int8_only_where_faster: with FP16, leaves convolutions and linear layers in FP16 that INT8 would make slower,
+            by rules and a model of an H200; False quantizes them as well, as for a GPU that multiplies more slowly.
 
     Raises:
         SettingsError: a value has the wrong type, is out of range, or contradicts another.

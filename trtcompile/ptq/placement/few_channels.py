@@ -10,7 +10,7 @@ from trtcompile.products import operands, opt_shape
 from trtcompile.ptq.placement.chains import leads_to
 from trtcompile.ptq.placement.operators import CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import can_be_written_in_int8
+from trtcompile.ptq.placement.written import is_written_by_int8_product
 
 #: FP16 kernels compute 8 channels at a time.
 _FEW = 8
@@ -19,9 +19,7 @@ _LEAST_PIXELS = 1 << 15
 
 
 def _few_channels(node: Node, situation: Situation) -> str | None:
-    if not (situation.spec.uses_fp16 and situation.spec.int8_only_where_faster):
-        return None
-    if node.target is not CONVOLUTION or not _has_few(node):
+    if not situation.prefers_faster_fp16 or node.target is not CONVOLUTION or not _has_few(node):
         return None
     batch, channels, *size = opt_shape(node)
     pixels = batch * math.prod(size)
@@ -29,8 +27,7 @@ def _few_channels(node: Node, situation: Situation) -> str | None:
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)
-    # The input of the model has to be cast to FP16 otherwise, which takes as long as Q.
-    if situation.follows_product[data] and can_be_written_in_int8(data, situation):
+    if is_written_by_int8_product(data, situation):
         return None
     return f"{opt_shape(data)[1]} channels become {channels}, at {pixels} pixels"
 

@@ -8,7 +8,7 @@ from trtcompile.products import operands, opt_shape
 from trtcompile.ptq.movement import moved_values, moves_whole
 from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import ACTIVATIONS, can_be_written_in_int8
+from trtcompile.ptq.placement.written import ACTIVATIONS, is_written_by_int8_product
 
 
 def _one_pixel(node: Node, situation: Situation) -> str | None:
@@ -16,20 +16,16 @@ def _one_pixel(node: Node, situation: Situation) -> str | None:
     if not isinstance(data, Node):
         return None
     shape = opt_shape(data)
-    if any(size != 1 for size in shape[2:]) or _is_written_by_int8_product(data, situation):
+    if any(size != 1 for size in shape[2:]) or _is_int8_already(data, situation):
         return None
     return f"its input is {shape}, which no INT8 product writes"
 
 
-def _is_written_by_int8_product(value: Node, situation: Situation) -> bool:
+def _is_int8_already(value: Node, situation: Situation) -> bool:
     """Whether Q costs nothing: the last layers for small images are no gates, though they see one pixel as well."""
     while value.target in ACTIVATIONS or moves_whole(value):
         (value,) = moved_values(value)
-    return (
-        value.target not in AVERAGING
-        and situation.follows_product[value]
-        and can_be_written_in_int8(value, situation)
-    )
+    return value.target not in AVERAGING and is_written_by_int8_product(value, situation)
 
 
 ONE_PIXEL = LeavesOut(

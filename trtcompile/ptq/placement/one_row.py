@@ -10,24 +10,20 @@ from trtcompile.products import operands, opt_shape
 from trtcompile.ptq.placement.chains import leads_to
 from trtcompile.ptq.placement.operators import LINEAR
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import can_be_written_in_int8
+from trtcompile.ptq.placement.written import is_written_by_int8_product
 
 #: Of larger weights INT8 saves more time, in reading half the bytes, than its kernel costs.
 _LARGE = 1 << 22
 
 
 def _one_row(node: Node, situation: Situation) -> str | None:
-    spec = situation.spec
-    if not (spec.uses_int8 and spec.uses_fp16 and spec.int8_only_where_faster):
+    if not (situation.spec.uses_int8 and situation.prefers_faster_fp16):
         return None
     if node.target is not LINEAR or math.prod(opt_shape(node)[:-1]) != 1 or _is_large(node):
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)
-    # The input of the model has to be cast to FP16 otherwise, which takes as long as Q.
-    if situation.follows_product[data] and can_be_written_in_int8(data, situation):
-        return None
-    if leads_to(node, LINEAR, _is_large):
+    if is_written_by_int8_product(data, situation) or leads_to(node, LINEAR, _is_large):
         return None
     return f"one row of {opt_shape(data)[-1]} values becomes {opt_shape(node)[-1]}"
 

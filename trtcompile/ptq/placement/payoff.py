@@ -20,9 +20,7 @@ _SECONDS_SAVED = 312e-6 / 131e9
 
 
 def _costs_more_than_it_saves(node: Node, situation: Situation) -> str | None:
-    if not (situation.spec.uses_fp16 and situation.spec.int8_only_where_faster):
-        return None
-    if not _is_light(node):
+    if not (situation.prefers_faster_fp16 and _is_light(node)):
         return None
     data = operands(node)[0]
     assert isinstance(data, Node)

@@ -49,6 +49,11 @@ class Situation:
         return follows
 
     @property
+    def prefers_faster_fp16(self) -> bool:
+        """Whether operators are to stay in FP16 where they are faster in it than in INT8."""
+        return self.spec.uses_fp16 and self.spec.int8_only_where_faster
+
+    @property
     def int8_operators(self) -> Collection[Node]:
         """The weighted operators, of those judged so far, that no rule has left out."""
         return self.placement.weighted

@@ -54,6 +54,11 @@ def can_be_written_in_int8(value: Node, situation: Situation) -> bool:
     return False
 
 
+def is_written_by_int8_product(value: Node, situation: Situation) -> bool:
+    """Whether the kernel of an INT8 product writes a value; unlike the above, no input of the model counts."""
+    return situation.follows_product[value] and can_be_written_in_int8(value, situation)
+
+
 def _all_can(values: Iterable[Node], situation: Situation) -> bool:
     values = list(values)
     return bool(values) and all(can_be_written_in_int8(value, situation) for value in values)
