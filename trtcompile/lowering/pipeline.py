@@ -16,6 +16,7 @@ from trtcompile.lowering.decompose_batch_norm import decompose_batch_norm
 from trtcompile.lowering.fold_batch_norm import fold_batch_norm
 from trtcompile.lowering.fold_constants import fold_constants
 from trtcompile.lowering.name_tensors import name_tensors
+from trtcompile.lowering.nest_concatenations import nest_concatenations
 from trtcompile.lowering.remove_no_ops import remove_no_ops
 from trtcompile.lowering.reshape_views import reshape_views
 from trtcompile.lowering.retarget import retarget
@@ -33,6 +34,7 @@ PIPELINE: tuple[LoweringPass, ...] = (
     settle_memory,  # the other passes change strides
     reshape_views,  # copies that views need are no-ops
     remove_no_ops,
+    nest_concatenations,  # copies hide which ones begin alike
     split_fake_quantize,  # before weights that are fake quantized would be folded to floats
     cast_bytes,  # no copies between casts and moves any more
     fold_constants,  # weights computed from weights become constants that batch norm can be folded into

@@ -34,7 +34,7 @@ _ASSERTIONS = {
 
 
 def remove_no_ops(graph_module: GraphModule, spec: CompileSpec) -> int:
-    """Removes copies, dropout, casts to the same type, reshapes to the same shape, and strides that are there already.
+    """Removes copies, dropout, casts and reshapes that change nothing, and concatenations of one tensor.
 
     Given::
 
@@ -54,13 +54,15 @@ def remove_no_ops(graph_module: GraphModule, spec: CompileSpec) -> int:
             graph_module.graph.erase_node(node)
             removed += 1
         elif _is_no_op(node):
-            node.replace_all_uses_with(node.args[0])
+            node.replace_all_uses_with(node.all_input_nodes[0])
             graph_module.graph.erase_node(node)
             removed += 1
     return removed
 
 
 def _is_no_op(node: Node) -> bool:
+    if node.target is aten.cat.default:
+        return len(node.args[0]) == 1  # type: ignore[arg-type]
     source = node.args[0] if node.args else None
     if not isinstance(source, Node):
         return False
