@@ -22,6 +22,7 @@ TIERS = (
         "_tensorrt",
         "node_info",
         "products",
+        "scale_shift",
         "default_device",
         "one_thread",
         "export_repairs",

@@ -118,9 +118,9 @@ class Network:
         self._weights.append(value)
         return trt.Weights(tensorrt_dtype(value.dtype), value.data_ptr(), value.numel())
 
-    def no_weights(self) -> Any:
-        """Empty weights, for a layer that takes its kernel from a tensor."""
-        return trt.Weights()
+    def no_weights(self, dtype: torch.dtype = torch.float32) -> Any:
+        """Empty weights, for a layer that takes them from a tensor or does without."""
+        return trt.Weights(tensorrt_dtype(dtype))
 
     def add_input(self, name: str, dtype: torch.dtype, shape: Sequence[int]) -> ITensor:
         """An input binding; -1 stands for a dynamic size."""

@@ -1,16 +1,14 @@
-"""Writes batch norms that no layer could absorb as one multiplication and one addition."""
+"""Writes batch norms that no layer could absorb as a scale and a shift."""
 
 from __future__ import annotations
 
-import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.lowering.batch_norm import BatchNorm, read_batch_norm, replace_batch_norm
 from trtcompile.lowering.constants import add_constant
 from trtcompile.node_info import copy_origin
+from trtcompile.scale_shift import SCALE_SHIFT
 from trtcompile.settings import CompileSpec
-
-aten = torch.ops.aten
 
 
 def decompose_batch_norm(graph_module: GraphModule, spec: CompileSpec) -> int:
@@ -23,8 +21,9 @@ def decompose_batch_norm(graph_module: GraphModule, spec: CompileSpec) -> int:
 
     Result::
 
-        m = mul(x, weight / sqrt(var + eps))
-        y = add(m, bias - mean * weight / sqrt(var + eps))
+        y = addcmul(shift, x, scale)
+
+    with ``scale = weight / sqrt(var + eps)`` and ``shift = bias - mean * scale``.
     """
     rewrites = 0
     for node in list(graph_module.graph.nodes):
@@ -45,8 +44,6 @@ def _decompose(graph_module: GraphModule, node: Node, norm: BatchNorm) -> None:
         for what, each in (("scale", norm.scale), ("shift", norm.shift()))
     )
     with graph_module.graph.inserting_before(node):
-        scaled = graph_module.graph.call_function(aten.mul.Tensor, (node.args[0], scale))
-        result = graph_module.graph.call_function(aten.add.Tensor, (scaled, shift))
-    for new in (scaled, result):
-        copy_origin(node, new, value)
+        result = graph_module.graph.call_function(SCALE_SHIFT, (shift, node.args[0], scale))
+    copy_origin(node, result, value)
     replace_batch_norm(node, result)

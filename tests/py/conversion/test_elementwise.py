@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from checks import capture_for_test
 from operator_case import Case, Refusal, booleans, case, each, floats, integers, positive, refusal
 from operator_samples import check_samples, each_sample
+from torch import nn
+
+from trtcompile import CompileSpec
+from trtcompile.conversion import convert
+from trtcompile.lowering import lower
 
 aten = torch.ops.aten
 
@@ -224,6 +231,55 @@ CASES += [
     ),
 ]
 
+_SHIFT, _SCALE, _NUMBER = floats(6, 1, 1), floats(6, 1, 1, seed=1), floats(1, 1, 1)
+
+
+def _by_channel(x: torch.Tensor) -> torch.Tensor:
+    factors = (f.reshape(6, *[1] * (x.dim() - 2)).to(x.dtype) for f in (_SHIFT, _SCALE))
+    return torch.addcmul(next(factors), x, next(factors))
+
+
+CASES += [
+    case(aten.addcmul.default, form, f, *inputs, **fields)
+    for form, f, inputs, fields in (
+        ("same_shape", torch.addcmul, (A, B, A - B), {}),
+        ("broadcasts", torch.addcmul, (floats(4), floats(2, 3, 1), floats(3, 1)), {}),
+        ("value", lambda *x: torch.addcmul(*x, value=-0.5), (A, B, floats(4)), {}),
+        ("int64", lambda *x: torch.addcmul(*x, value=3), (integers(4),) * 3, {}),
+        ("mixed", torch.addcmul, (integers(4), floats(4), floats(4)), {}),
+        ("half", torch.addcmul, (A.half(), B.half(), B.half()), HALF),
+        ("by_channel", _by_channel, (floats(2, 6, 4, 5),), {"dynamic": {0: {0: (1, 2, 4)}}}),
+        ("by_channel_half", _by_channel, (floats(2, 6, 4, 5).half(),), HALF),
+        ("by_channel_of_volumes", _by_channel, (floats(2, 6, 2, 4, 3),), {}),
+        ("by_channel_of_rows", _by_channel, (floats(3, 6),), {}),
+        (
+            "by_channel_of_sequences",
+            _by_channel,
+            (floats(2, 6, 4),),
+            {"dynamic": {0: {2: (1, 4, 9)}}},
+        ),
+        (
+            "by_row",
+            lambda x: torch.addcmul(_SHIFT[:, 0, 0], x, _SCALE[:, 0, 0]),
+            (floats(2, 3, 4, 6),),
+            {},
+        ),
+        (
+            "by_channel_and_value",
+            lambda x: torch.addcmul(_SHIFT, x, _SCALE, value=2),
+            (floats(2, 6, 4, 5),),
+            {},
+        ),
+        (
+            "one_number",
+            lambda x: torch.addcmul(_SHIFT, x, _NUMBER),
+            (floats(2, 6, 4, 5),),
+            {},
+        ),
+        ("channels_appear", lambda x: torch.addcmul(_SHIFT, x, _SCALE), (floats(2, 1, 4, 5),), {}),
+    )
+]
+
 REFUSALS = [
     refusal(aten.pow.Scalar, "int64", "no powers of integers", lambda x: 2**x, integers(3).abs()),
     refusal(
@@ -256,6 +312,24 @@ def test_computes_what_pytorch_computes(case: Case) -> None:
 @each(REFUSALS)
 def test_refuses_with_a_reason(case: Refusal) -> None:
     case.check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [(nn.BatchNorm2d(6), (2, 6, 4, 5)), (nn.BatchNorm3d(6), (2, 6, 2, 4, 3))],
+    ids=["2d", "3d"],
+)
+def test_a_batch_norm_is_one_layer(
+    norm: nn.Module, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Only of that layer TensorRT makes one kernel that reads and writes INT8."""
+    model = norm.to(dtype).eval()
+    graph_module = capture_for_test(model, [floats(*shape).to(dtype)]).graph_module
+    lower(graph_module, CompileSpec())
+    network = convert(graph_module).definition
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    assert [layer.type.name for layer in layers] == ["SCALE"]
 
 
 _NUMBERS = (torch.float32, torch.int64)

@@ -89,8 +89,7 @@ def test_the_whole_pipeline() -> None:
     assert operators(graph_module) == [
         "aten.convolution.default",
         "aten.relu.default",
-        "aten.mul.Tensor",
-        "aten.add.Tensor",
+        "aten.addcmul.default",
         "aten.mean.dim",
         "aten.linear.default",
     ]

@@ -13,6 +13,7 @@ from trtcompile._tensorrt import trt
 from trtcompile.conversion.logic import either
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
+from trtcompile.scale_shift import SCALE_SHIFT
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
@@ -104,6 +105,41 @@ _PROMOTING: tuple[tuple[Any, str], ...] = (
 )
 for _target, _operation in _PROMOTING:
     converter(_target)(_binary(_operation))
+
+
+@converter(SCALE_SHIFT)
+def aten_addcmul(
+    net: Network, self: TensorLike, tensor1: TensorLike, tensor2: TensorLike, value: float
+) -> ITensor:
+    """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    if value == 1 and not isinstance(tensor1, torch.Tensor):
+        by_channel = _by_channel(net, tensor1, shift=self, scale=tensor2)
+        if by_channel is not None:
+            return by_channel
+    product = _arithmetic(net, tensor1, tensor2, "PROD")
+    return _arithmetic(net, self, _scaled(net, product, value), "SUM")
+
+
+def _by_channel(
+    net: Network, x: ITensor, *, shift: TensorLike, scale: TensorLike
+) -> ITensor | None:
+    """``x * scale + shift`` as one layer; None if TensorRT's takes no such factors.
+
+    Only this layer reads and writes INT8 in one kernel. Written as a product and a sum, TensorRT 10.6 makes the same
+    layer of it, but dequantizes and quantizes in kernels of their own: a dense block took 1.7 times as long.
+    """
+    dtype, rank = net.dtype_of(x), net.rank(x)
+    if dtype not in (torch.float32, torch.float16) or dtype != net.result_dtypes[0]:
+        return None
+    factors = [shift, scale]
+    expected = (net.dims(x)[1], *[1] * (rank - 2)) if rank in (4, 5) else None
+    if not all(isinstance(f, torch.Tensor) and tuple(f.shape) == expected for f in factors):
+        return None
+    weights = [net.weights(factor.to(dtype)) for factor in factors]
+    layer = net.definition.add_scale_nd(
+        x, trt.ScaleMode.CHANNEL, *weights, net.no_weights(dtype), 1
+    )
+    return net.layer(layer, "scale").get_output(0)
 
 
 def _larger(

@@ -27,6 +27,7 @@ _TOLERANCE = 1e-4
 _KINDS: Mapping[Any, frozenset[str]] = {
     aten.adaptive_avg_pool2d.default: frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"}),
     aten.add.Tensor: frozenset({"Add"}),
+    aten.addcmul.default: frozenset({"BatchNormalization"}),
     aten.avg_pool2d.default: frozenset({"AveragePool"}),
     aten.cat.default: frozenset({"Concat"}),
     aten.hardtanh.default: frozenset({"Clip"}),
@@ -246,7 +247,7 @@ def _spread_backward(
         if producer is None or producer.op_type not in _KINDS.get(node.target, frozenset()):
             continue
         pairs.setdefault(node, (tensor, "same operator in front of the same tensor"))
-        sources, data = node.all_input_nodes, onnx_graph.data_of(producer)
+        sources, data = _data_of(node), onnx_graph.data_of(producer)
         if len(sources) == len(data) == 1:
             pairs.setdefault(sources[0], (data[0], "read by the same operator"))
 
@@ -263,7 +264,7 @@ def _spread_forward(
     """Pairs the results of operators of one kind whose inputs are paired, in the order of the graph."""
     for node in graph_module.graph.nodes:
         kinds = _KINDS.get(node.target)
-        sources = node.all_input_nodes
+        sources = _data_of(node)
         if kinds is None or node in pairs or any(source not in pairs for source in sources):
             continue
         tensors = {pairs[source][0] for source in sources}
@@ -271,3 +272,12 @@ def _spread_forward(
         results = [r.output[0] for r in readers if set(onnx_graph.data_of(r)) == tensors]
         if len(results) == 1:
             pairs[node] = (results[0], "same operator on the same tensors")
+
+
+def _data_of(node: Node) -> list[Node]:
+    """The inputs of a node that are not constant; of a concatenation that lowering has nested, of all its levels."""
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    if node.target is not aten.cat.default:
+        return sources
+    levels = [_data_of(s) if s.target is aten.cat.default else [s] for s in sources]
+    return list(dict.fromkeys(source for level in levels for source in level))

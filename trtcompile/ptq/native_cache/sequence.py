@@ -30,6 +30,7 @@ _PASSED_OVER = frozenset({"Constant", "Shuffle", "Shape", "Cast", "Identity", "G
 _KINDS: Mapping[Any, str] = {
     aten.adaptive_avg_pool2d.default: "average",
     aten.add.Tensor: "ElementWise",
+    aten.addcmul.default: "Scale",
     aten.avg_pool2d.default: "Pooling",
     aten.cat.default: "Concatenation",
     aten.div.Tensor: "ElementWise",

@@ -1,0 +1,29 @@
+"""Batch norms that no layer could absorb: ``x * scale + shift`` with one number for each channel."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+#: ``addcmul(shift, x, scale)``
+SCALE_SHIFT = torch.ops.aten.addcmul.default
+
+
+def scaled_value(node: Node) -> Node | None:
+    """What a node scales and shifts by channel; None if it does something else.
+
+    Example: ``x`` of ``addcmul(shift, x, scale)`` with constants of shape (C, 1, 1) and an ``x`` of shape (N, C, H, W).
+    """
+    if node.target is not SCALE_SHIFT or node.kwargs:
+        return None
+    shift, value, scale = node.args
+    if not isinstance(value, Node) or value.op == "get_attr":
+        return None
+    shape = value.meta["val"].shape
+    if len(shape) < 2 or len(shape) != node.meta["val"].dim():
+        return None
+    by_channel = (shape[1], *[1] * (len(shape) - 2))
+    constants = [n for n in (shift, scale) if isinstance(n, Node) and n.op == "get_attr"]
+    if [tuple(n.meta["val"].shape) for n in constants] != [by_channel] * 2:
+        return None
+    return value
