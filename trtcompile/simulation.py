@@ -7,7 +7,13 @@ from torch.fx import GraphModule, Node
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
-from trtcompile.node_info import TENSOR_NAME, is_dequantize, is_quantize, layer_name
+from trtcompile.node_info import (
+    TENSOR_NAME,
+    dequantized_from,
+    is_dequantize,
+    is_quantize,
+    layer_name,
+)
 from trtcompile.partition.precision_of import precision_of
 from trtcompile.precision.casts import (
     add_cast,
@@ -17,6 +23,7 @@ from trtcompile.precision.casts import (
 )
 from trtcompile.products import PRODUCTS
 from trtcompile.ptq.graph_copy import copied_graph
+from trtcompile.scale_shift import scaled_value
 from trtcompile.settings import QUANTIZED_PRECISIONS
 
 aten = torch.ops.aten
@@ -37,7 +44,7 @@ def simulation_of(graph_module: GraphModule, out_spec: pytree.TreeSpec) -> Graph
         A module that takes the model's tensors flat and returns the model's output structure.
     """
     simulation, _ = copied_graph(graph_module)
-    widen_quantized_products(simulation)
+    widen_int8_kernels(simulation)
     names = [node.name for node in simulation.graph.nodes if node.op == "placeholder"]
     flat = pytree.tree_structure((tuple(names), {}))
     simulation.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, flat, out_spec)))
@@ -45,13 +52,13 @@ def simulation_of(graph_module: GraphModule, out_spec: pytree.TreeSpec) -> Graph
     return simulation
 
 
-def widen_quantized_products(graph_module: GraphModule) -> int:
-    """Lets FP16 products of quantized factors compute in FP32 up to where their kernel writes, in place.
+def widen_int8_kernels(graph_module: GraphModule) -> int:
+    """Lets what kernels compute from INT8 (or FP8) be FP32 up to where they write, in place.
 
     In a strongly typed network such a product has FP16 operands and an FP16 result. But the kernel that TensorRT makes
     of it multiplies integers (or FP8), and scales the sums, adds the bias, a residual, and applies an activation in
     FP32. Only what it writes is rounded: to FP16, or at once to INT8 if nothing but a quantize node reads it. PyTorch
-    would round to FP16 after each operator.
+    would round to FP16 after each operator. The same holds for batch norms between dequantize and quantize.
 
     Given::
 
@@ -69,14 +76,13 @@ def widen_quantized_products(graph_module: GraphModule) -> int:
         p: i8 = quantize(r)
 
     Returns:
-        How many products compute in FP32 now.
+        How many kernels compute in FP32 now.
     """
-    products = [node for node in graph_module.graph.nodes if _is_half_quantized_product(node)]
-    if not products:
+    kernels = [kernel for node in graph_module.graph.nodes if (kernel := _kernel_of(node))]
+    if not kernels:
         return 0
     widened: dict[Node, Node] = {}
-    for product in products:
-        kernel = _kernel_of(product)
+    for kernel in kernels:
         for node in kernel:
             for source in node.all_input_nodes:
                 if source not in kernel and floating_dtype(source) == torch.float16:
@@ -88,19 +94,27 @@ def widen_quantized_products(graph_module: GraphModule) -> int:
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
     graph_module.recompile()
-    return len(products)
+    return len(kernels)
 
 
-def _is_half_quantized_product(node: Node) -> bool:
-    return (
-        node.op == "call_function"
-        and node.target in PRODUCTS
-        and floating_dtype(node) == torch.float16
-        and precision_of(node) in QUANTIZED_PRECISIONS.values()
-    )
+def _kernel_of(node: Node) -> list[Node]:
+    """The FP16 operators of the kernel that begins with a node, if it computes from INT8 or FP8; else none."""
+    if node.op != "call_function" or floating_dtype(node) != torch.float16:
+        return []
+    if node.target in PRODUCTS:
+        is_quantized = precision_of(node) in QUANTIZED_PRECISIONS.values()
+        return _kernel_of_product(node) if is_quantized else []
+    scaled = scaled_value(node)
+    if scaled is None or dequantized_from(scaled) != torch.int8:
+        return []
+    readers = list(node.users)
+    is_relu = len(readers) == 1 and readers[0].target is aten.relu.default
+    kernel = [node, readers[0]] if is_relu else [node]
+    # Where it has to write FP16, it reads FP16, too.
+    return kernel if all(map(is_quantize, kernel[-1].users)) else []
 
 
-def _kernel_of(product: Node) -> list[Node]:
+def _kernel_of_product(product: Node) -> list[Node]:
     """The product and what is fused into its kernel: a sum, activations; each is read by nothing but the next."""
     kernel = [product]
     summed = False

@@ -128,3 +128,54 @@ def test_layers_and_their_tensors_are_called_as_in_fp32(net: type[nn.Module]) ->
     expected = [(layer.name, layer.tensors) for layer in QuantizedLayers(single).layers]
     assert len(expected) == 3
     assert [(layer.name, layer.tensors) for layer in QuantizedLayers(half).layers] == expected
+
+
+class Normed(nn.Module):
+    """A norm that no layer absorbs, since its input is read twice; what reads its result is the test's."""
+
+    def __init__(self, after: nn.Module) -> None:
+        super().__init__()
+        self.before, self.norm, self.after = nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), after
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.before(x)
+        return self.after(torch.relu(self.norm(y))), torch.softmax(y, 1)
+
+
+def test_a_norm_between_dequantize_and_quantize_is_fp32() -> None:
+    names = typed(simulated(randomize(Normed(nn.Conv2d(16, 4, 1)), 4), FAST))
+    assert names[names.index("addcmul:f32") :] == [
+        "addcmul:f32",
+        "relu:f32",
+        "quantize_per_tensor:i8",
+        "dequantize_per_tensor:f32",
+        "convolution:f32",
+        "softmax:f32",
+    ]
+
+
+def test_a_norm_that_writes_floats_computes_in_fp16() -> None:
+    names = typed(simulated(randomize(Normed(nn.Sigmoid()), 4), FAST))
+    assert "addcmul:f16" in names and "relu:f16" in names
+
+
+def test_the_values_of_a_norm_are_rounded_once() -> None:
+    """Against a computation by hand, in FP64."""
+    model = randomize(Normed(nn.Conv2d(16, 4, 1)), 4)
+    graph_module = simulated(model, FAST)
+    (norm,) = (n for n in graph_module.graph.nodes if "addcmul" in n.name)
+    (quantize,) = next(iter(norm.users)).users
+    values: dict[str, Tensor] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: Node) -> object:
+            result = super().run_node(n)
+            values[n.name] = result
+            return result
+
+    with torch.no_grad():
+        Recorder(graph_module).run(images(seed=1))
+    shift, data, scale = (values[n.name].double() for n in norm.all_input_nodes)
+    step = quantize.args[1]
+    expected = ((data * scale + shift).clamp(min=0) / step).round().clamp(-128, 127)
+    assert torch.equal(values[quantize.name].double(), expected)

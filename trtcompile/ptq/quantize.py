@@ -154,5 +154,17 @@ def _carried(placement: Placement) -> frozenset[str]:
     return frozenset(
         layer_name(value)
         for value, nodes in placement.readers.items()
-        if all(map(only_moves, nodes))
+        if all(map(only_moves, nodes)) or _is_in_larger(value, placement)
+    )
+
+
+def _is_in_larger(value: Node, placement: Placement) -> bool:
+    """Whether a value is all part of a concatenation that something computes with."""
+    return any(
+        node.target is torch.ops.aten.cat.default
+        and (
+            not all(map(only_moves, placement.readers.get(node, ())))
+            or _is_in_larger(node, placement)
+        )
+        for node in placement.readers.get(value, ())
     )

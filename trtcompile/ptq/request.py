@@ -42,9 +42,9 @@ class CalibrationRequest:
         device: where to calibrate unless the calibrator names a device.
         readers: tensor name -> the operators that read it quantized; where a name has none, what
             quantization does to the tensor itself is all that is known.
-        carried: names of tensors that are read quantized only to be moved to other members of
-            their groups, through a max pool, for example. Nothing computes with their values as
-            they are, and what a pool drops needs no range.
+        carried: names of tensors whose values are those of other members of their groups. What is
+            read quantized only to be moved, through a max pool, for example, nothing computes
+            with, and what a pool drops needs no range. What is concatenated counts behind that.
 
     Raises:
         CalibrationError: a group is empty, a name is in two groups, or a name lacks its node or

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from ptq.placed import conv, image, placed
 from torch import Tensor, nn
-from torchvision.models.densenet import _DenseLayer
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -127,29 +126,6 @@ def test_inverted_residuals_have_depthwise_weights_by_channel_and_a_quantized_sh
         "hardtanh_3": ["convolution_5"],
     }
     assert set(result.weight_axes.values()) == {0}
-
-
-class Dense(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = conv(8, 8)
-        self.first, self.second = _DenseLayer(8, 4, 2, 0.0), _DenseLayer(12, 4, 2, 0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        return self.second([x, self.first([x])])
-
-
-def test_norms_before_convolutions_stay_in_floating_point() -> None:
-    result = placed(Dense(), [image()])
-    assert result.readers == {
-        "input_0": ["convolution"],
-        "relu": ["convolution_1"],
-        "relu_1": ["convolution_2"],
-        "relu_2": ["convolution_3"],
-        "relu_3": ["convolution_4"],
-    }
-    assert result.shared == []
 
 
 class FeedForward(nn.Module):

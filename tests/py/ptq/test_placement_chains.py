@@ -146,9 +146,10 @@ def test_what_enters_a_concatenation_shares_its_scale() -> None:
     assert result.readers == {
         "input_0": ["convolution", "convolution_1"],
         "cat": ["convolution_2"],
-        "relu": ["convolution_3"],
+        "relu": ["convolution_3", "cat"],
+        "relu_1": ["cat"],
     }
-    assert result.shared == [("relu", "cat")]
+    assert result.shared == [("relu", "relu_1", "cat")]
 
 
 def test_average_pools_in_front_of_linear_layers_run_in_int8() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from checks import randomize
 from torch import nn
+from torchvision.models import DenseNet
 
 import trtcompile
 from trtcompile import Device, Input, InputMismatchError, StaleWeightsError, TRTModule, _tensorrt
@@ -107,6 +108,29 @@ class TestNumbers:
         )
         layers = json.loads(compiled.engine_modules[0].session().inspect())["Layers"]
         assert "CaskConvActPool" in [layer["LayerType"] for layer in layers], layers
+        error = compiled(x).cpu() - compiled.lowered(x.cpu())
+        assert error.std() < 0.02 * eager(model, x).std().cpu()
+
+    def test_the_norms_of_a_dense_block_are_int8_and_nothing_is_copied(self) -> None:
+        if not _tensorrt.load().measures_kernels:
+            pytest.skip("this TensorRT has other kernels: pip install 'trtcompile[tensorrt]'")
+        torch.manual_seed(0)
+        model = DenseNet(32, (4,), 64).cuda().eval()
+        x = torch.randn(2, 3, 64, 64, device="cuda")
+        compiled = trtcompile.compile(
+            model,
+            [tuple(x.shape)],
+            enabled_precisions={torch.float, torch.half, torch.int8},
+            calibrator=DataLoaderCalibrator([x]),
+            min_block_size=1,
+        )
+        layers = json.loads(compiled.engine_modules[0].session().inspect())["Layers"]
+        norms = [layer for layer in layers if layer["LayerType"] == "Scale"]
+        written = [layer["Outputs"][0]["Format/Datatype"] for layer in norms]
+        assert len(norms) == 5 and all("Int8" in kind for kind in written), layers
+        # The image is quantized; what the pool writes may be copied into the first concatenation.
+        copies = [layer["Name"] for layer in layers if layer["LayerType"] == "Reformat"]
+        assert len(copies) <= 3, copies
         error = compiled(x).cpu() - compiled.lowered(x.cpu())
         assert error.std() < 0.02 * eager(model, x).std().cpu()
 

@@ -12,6 +12,7 @@ from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.depthwise import lacks_int8_kernel
 from trtcompile.ptq.placement.operators import is_sum
 from trtcompile.ptq.placement.written import ACTIVATIONS, activated
+from trtcompile.scale_shift import scaled_value
 
 aten = torch.ops.aten
 
@@ -27,7 +28,11 @@ def leads_to(node: Node, kind: OpOverload, is_wanted: Callable[[Node], bool]) ->
         if user.target is kind and is_wanted(user):
             return True
         is_gate = user.target is aten.mul.Tensor and len(activated(user)) > 1
-        passes = only_moves(user) or is_sum(user) or user.target in {kind, *ACTIVATIONS}
-        if passes or (user.target is aten.mul.Tensor and not is_gate):
+        passes = only_moves(user) or is_sum(user) or scaled_value(user) is not None
+        if (
+            passes
+            or user.target in {kind, *ACTIVATIONS}
+            or (user.target is aten.mul.Tensor and not is_gate)
+        ):
             waiting += user.users
     return False

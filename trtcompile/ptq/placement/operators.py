@@ -7,6 +7,7 @@ from torch.fx import Node
 
 from trtcompile.products import PRODUCTS, operands
 from trtcompile.ptq.placement.rule import is_constant, is_float32
+from trtcompile.scale_shift import scaled_value
 
 aten = torch.ops.aten
 
@@ -50,4 +51,6 @@ def can_read_int8(node: Node) -> bool:
         return False
     if is_product(node) or is_sum(node) or node.target is ATTENTION:
         return True
+    if scaled_value(node) is not None:
+        return is_float32(node)
     return node.target in AVERAGING and is_float32(node.args[0])

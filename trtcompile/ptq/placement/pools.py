@@ -17,16 +17,16 @@ def _averaged(node: Node, situation: Situation) -> Iterator[Read]:
     source = node.args[0] if node.target in AVERAGING else None
     if not isinstance(source, Node) or not is_float32(source):
         return
-    if can_be_written_in_int8(source, situation) and _leads_to_int8(node, situation):
+    if can_be_written_in_int8(source, situation) and leads_to_quantized(node, situation):
         yield Read(source, node, f"input of {layer_name(node)}, whose result is quantized")
 
 
-def _leads_to_int8(node: Node, situation: Situation) -> bool:
-    """Whether a value is quantized, at once, moved, or averaged again."""
+def leads_to_quantized(node: Node, situation: Situation) -> bool:
+    """Whether a value is quantized, at once, moved, or averaged."""
     if node in situation.placement.readers:
         return True
     return any(
-        (only_moves(user) or user.target in AVERAGING) and _leads_to_int8(user, situation)
+        (only_moves(user) or user.target in AVERAGING) and leads_to_quantized(user, situation)
         for user in node.users
     )
 

@@ -10,6 +10,7 @@ from torch.fx import Node
 from trtcompile.ptq.movement import moved_values, only_moves
 from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION, is_sum
 from trtcompile.ptq.placement.rule import Situation
+from trtcompile.scale_shift import scaled_value
 
 aten = torch.ops.aten
 
@@ -47,6 +48,11 @@ def can_be_written_in_int8(value: Node, situation: Situation) -> bool:
         return any(
             source.target is CONVOLUTION and source in situation.int8_operators
             for source in value.all_input_nodes
+        )
+    scaled = scaled_value(value)
+    if scaled is not None:  # by a kernel that reads INT8 as well
+        return value not in situation.placement.skipped and can_be_written_in_int8(
+            scaled, situation
         )
     if value.target is aten.mul.Tensor:  # SiLU: a value times an activation of it
         sources = activated(value)
