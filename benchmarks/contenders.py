@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ class Built:
         int8_operators: the convolutions that are INT8 in the lowered graph.
         left_out: weighted operators that are not, and the rule for it.
         calibrated: False if the scales were those of an earlier build.
+        reused: whether another process has made it.
     """
 
     plan: bytes | memoryview
@@ -41,6 +44,7 @@ class Built:
     int8_operators: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     calibrated: bool = True
+    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,32 @@ def build_onnx(
     # The builder calibrates by itself, so only what is in front of it can be told apart.
     stages = {**route.stages, "before_builder": seconds - route.stages["build"]}
     return Built(route.plan, seconds, stages, None, calibrated=cache is None)
+
+
+def kept(side: Contender, folder: Path) -> Contender:
+    """The same side, but its builds are written to files, and those that are there are not made again.
+
+    So the sides of a row whose builds take minutes can be built by several processes at once, each on a GPU of its own
+    of the same kind.
+    """
+    numbers = itertools.count(1)
+
+    def build(workload: Workload, on_gpu: nn.Module) -> Built:
+        file = folder / f"{workload.name}-b{workload.batch}-{side.name}-{next(numbers)}.pt"
+        if file.is_file():
+            # Files of this program alone; a simulation is code, which safe loading refuses.
+            return dataclasses.replace(torch.load(file, weights_only=False), reused=True)
+        built = side.build(workload, on_gpu)
+        # Loading traces the code again, for which the tracer of torch.export does not do.
+        if built.simulation is not None:
+            vars(built.simulation).pop("_tracer_cls", None)
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".part")
+        torch.save(dataclasses.replace(built, plan=bytes(built.plan)), unfinished)
+        unfinished.replace(file)
+        return built
+
+    return dataclasses.replace(side, build=build)
 
 
 def contenders(caches: Path | None = None) -> dict[str, Contender]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import environment
 import torch
-from contenders import contenders
+from contenders import contenders, kept
 from result_file import ResultFileError, read_result, write_result
 from row import Row, Settings
 from summary import markdown
@@ -72,6 +72,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="keep the route's calibration cache of each model there, and use one that is there "
         "instead of calibrating again; build times of such rows are not judged",
     )
+    parser.add_argument(
+        "--kept-builds",
+        type=Path,
+        metavar="FOLDER",
+        help="keep builds there, and reuse those that are there, so that processes on several GPUs "
+        "can build the sides of one row; use it with one machine and one commit",
+    )
     parser.add_argument("--commit", help="the commit to name in the results, where git cannot tell")
     parser.add_argument(
         "--output",
@@ -118,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     sides = contenders(options.route_caches)
     chosen = [sides[name] for name in options.contenders]
+    if options.kept_builds is not None:
+        chosen = [kept(side, options.kept_builds) for side in chosen]
     files, good = [], True
     for batch in options.batch:
         file = output_file(options.output, options.model, batch)

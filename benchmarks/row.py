@@ -146,6 +146,7 @@ class Row:
                 "seconds": round(built.seconds, 3),
                 "stages": {name: round(value, 3) for name, value in built.stages.items()},
                 "calibrated": built.calibrated,
+                "reused": built.reused,
                 "plan_bytes": len(built.plan),
                 "checks": self._check(contender, built, self._outputs(runner.run), reference),
                 "int8_layers": int8_summary(runner.inspect(), built.int8_operators, built.left_out),

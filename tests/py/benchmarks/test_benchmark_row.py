@@ -3,11 +3,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from contenders import Built, Contender
+from contenders import Built, Contender, kept
 from row import Row, Settings
 from timing import Sample
 from torch import nn
@@ -71,6 +72,19 @@ def measure(*contenders: Contender, **options: Any) -> tuple[bool, dict[str, Any
         **options,
     )
     return row.measure(), row.result, saved
+
+
+def test_builds_of_another_process_are_reused(tmp_path: Path):
+    """Numbered, so that several builds of a side stay several."""
+    sides = stub("ours-int8", seconds=3.0), stub("onnx-int8")
+    first, second = (measure(*(kept(s, tmp_path) for s in sides), settings=FAST) for _ in range(2))
+    for (good, result, _), reused in ((first, False), (second, True)):
+        assert good
+        for entry in result["contenders"].values():
+            assert [build["reused"] for build in entry["builds"]] == [reused] * FAST.builds
+    plans = [torch.load(f, weights_only=False).plan for f in sorted(tmp_path.glob("*ours*"))]
+    assert plans == [b"ours-int8 1", b"ours-int8 2", b"ours-int8 3"]
+    assert second[1]["contenders"]["ours-int8"]["builds"][0]["seconds"] == 3.0
 
 
 def test_every_build_is_timed_against_the_others_and_all_is_saved():
