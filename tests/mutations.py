@@ -261,8 +261,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="placement: what floating point computes is quantized to be averaged",
         file="trtcompile/ptq/placement/pools.py",
-        old="if can_be_written_in_int8(source, situation) and _leads_to_int8(node, situation):",
-        new="if _leads_to_int8(node, situation):",
+        old="if can_be_written_in_int8(source, situation) and leads_to_quantized(node, situation):",
+        new="if leads_to_quantized(node, situation):",
         tests=(
             "tests/py/ptq/test_placement_chains.py::test_what_floating_point_computes_is_averaged_in_floating_point",
         ),
@@ -278,10 +278,71 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="concatenations: of another dimension",
+        file="trtcompile/lowering/nest_concatenations.py",
+        old="            and _dim(other) == _dim(node)\n",
+        new="",
+        tests=(
+            "tests/py/lowering/test_nest_concatenations.py::test_others_stay[another dimension]",
+        ),
+    ),
+    Mutation(
+        name="batch norm: the layer has scale and shift exchanged",
+        file="trtcompile/conversion/ops/elementwise.py",
+        old="factors = [shift, scale]",
+        new="factors = [scale, shift]",
+        tests=(
+            "tests/py/conversion/test_elementwise.py::test_computes_what_pytorch_computes[aten.addcmul.default-by_channel]",
+        ),
+    ),
+    Mutation(
+        name="placement: norms of the model's input are INT8",
+        file="trtcompile/ptq/placement/norms.py",
+        old="if value is None or not is_written_by_int8_product(value, situation):",
+        new="if value is None:",
+        tests=(
+            "tests/py/ptq/test_placement_norms.py::test_a_norm_of_the_models_input_keeps_its_floats",
+        ),
+    ),
+    Mutation(
+        name="placement: concatenations with constants are passed",
+        file="trtcompile/ptq/placement/moves.py",
+        old=" or any(map(is_constant, node.all_input_nodes)):",
+        new=":",
+        tests=(
+            "tests/py/ptq/test_placement_chains.py::test_a_concatenation_with_a_constant_is_quantized_as_one",
+        ),
+    ),
+    Mutation(
+        name="calibration: what is concatenated twice counts twice",
+        file="trtcompile/ptq/quantize.py",
+        old="if all(map(only_moves, nodes)) or _is_in_larger(value, placement)",
+        new="if all(map(only_moves, nodes))",
+        tests=(
+            "tests/py/ptq/test_carried.py::test_what_is_concatenated_several_times_counts_once",
+        ),
+    ),
+    Mutation(
+        name="simulation: norms that write floats are FP32",
+        file="trtcompile/simulation.py",
+        old="return kernel if all(map(is_quantize, kernel[-1].users)) else []",
+        new="return kernel",
+        tests=("tests/py/test_simulation.py::test_a_norm_that_writes_floats_computes_in_fp16",),
+    ),
+    Mutation(
+        name="analysis: a concatenation needs only the layers in front of it",
+        file="trtcompile/ptq/analysis/layers.py",
+        old="concatenations = self._moved_on(reader) if _moves(reader) else [reader]",
+        new="concatenations = [reader]",
+        tests=(
+            "tests/py/ptq/analysis/test_switched.py::test_a_layer_off_is_a_layer_that_the_placement_leaves_out",
+        ),
+    ),
+    Mutation(
         name="calibration: what is read in front of a pool has no say in the scale",
         file="trtcompile/ptq/quantize.py",
-        old="if all(map(only_moves, nodes))",
-        new="if any(map(only_moves, nodes))",
+        old="if all(map(only_moves, nodes)) or",
+        new="if any(map(only_moves, nodes)) or",
         tests=("tests/py/ptq/test_carried.py::test_what_is_read_in_front_of_the_pool_too_counts",),
     ),
     Mutation(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+aten = torch.ops.aten
+
 #: ``addcmul(shift, x, scale)``
-SCALE_SHIFT = torch.ops.aten.addcmul.default
+SCALE_SHIFT = aten.addcmul.default
 
 
 def scaled_value(node: Node) -> Node | None:
@@ -23,7 +25,19 @@ def scaled_value(node: Node) -> Node | None:
     if len(shape) < 2 or len(shape) != node.meta["val"].dim():
         return None
     by_channel = (shape[1], *[1] * (len(shape) - 2))
-    constants = [n for n in (shift, scale) if isinstance(n, Node) and n.op == "get_attr"]
+    constants = [n for n in (shift, scale) if isinstance(n, Node) and _is_constant(n)]
     if [tuple(n.meta["val"].shape) for n in constants] != [by_channel] * 2:
         return None
     return value
+
+
+def written_value(scaled: Node) -> Node:
+    """What the kernel writes that scales and shifts: behind a ReLU if nothing else reads the result."""
+    readers = list(scaled.users)
+    return readers[0] if len(readers) == 1 and readers[0].target is aten.relu.default else scaled
+
+
+def _is_constant(node: Node) -> bool:
+    """Whether a node is a constant, or one that is cast to another type."""
+    source = node.args[0] if node.target is aten._to_copy.default else node
+    return isinstance(source, Node) and source.op == "get_attr"

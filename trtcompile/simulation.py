@@ -23,7 +23,7 @@ from trtcompile.precision.casts import (
 )
 from trtcompile.products import PRODUCTS
 from trtcompile.ptq.graph_copy import copied_graph
-from trtcompile.scale_shift import scaled_value
+from trtcompile.scale_shift import scaled_value, written_value
 from trtcompile.settings import QUANTIZED_PRECISIONS
 
 aten = torch.ops.aten
@@ -107,9 +107,7 @@ def _kernel_of(node: Node) -> list[Node]:
     scaled = scaled_value(node)
     if scaled is None or dequantized_from(scaled) != torch.int8:
         return []
-    readers = list(node.users)
-    is_relu = len(readers) == 1 and readers[0].target is aten.relu.default
-    kernel = [node, readers[0]] if is_relu else [node]
+    kernel = list(dict.fromkeys([node, written_value(node)]))
     # Where it has to write FP16, it reads FP16, too.
     return kernel if all(map(is_quantize, kernel[-1].users)) else []
 

@@ -116,7 +116,6 @@ CASES = [
     ),
     case(aten.squeeze.dims, "int64", lambda x: x.squeeze(), integers(2, 1), build=False),
     case(aten.cat.default, "dims", lambda x: [torch.cat([x, x * 2, x], d) for d in (0, 1, -1)], X),
-    case(aten.cat.default, "one", lambda x: torch.cat([x]) + 1, X),
     case(
         aten.cat.default,
         "two_inputs",

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import randomize
 from ptq.placed import conv
 from torch import Tensor, nn
+from torchvision.models.densenet import _DenseLayer
 
 import trtcompile
 from trtcompile.node_info import is_dequantize, layer_name
@@ -104,6 +106,34 @@ def test_what_is_read_in_front_of_the_pool_too_counts() -> None:
     with torch.no_grad():
         before = [model.before(x) for x in batches()]
     assert scales["convolution"] == scales["flip"] == expected_scale(algo, before)
+
+
+class Dense(nn.Module):
+    """A block whose layers each read the concatenation of what is in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 8)
+        self.one, self.two = _DenseLayer(8, 4, 2, 0.0), _DenseLayer(12, 4, 2, 0.0)
+        self.after = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4))
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        first = self.one([x])
+        return torch.cat([x, first, self.two([x, first])], 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.features(x))
+
+
+@pytest.mark.parametrize("algo", HISTOGRAM_ALGORITHMS, ids=lambda algo: algo.name)
+def test_what_is_concatenated_several_times_counts_once(algo: CalibrationAlgo) -> None:
+    model = randomize(Dense(), 3)
+    scales = scales_of(model, algo)
+    with torch.no_grad():
+        features = [model.features(x) for x in batches()]
+    block = ("convolution", "convolution_2", "cat", "convolution_4", "cat_1")
+    assert {scales[name] for name in block} == {expected_scale(algo, features)}
 
 
 def test_auto_chooses_among_the_ranges_of_what_is_read() -> None:

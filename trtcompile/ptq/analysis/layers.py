@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,10 @@ from trtcompile.errors import CalibrationError
 from trtcompile.node_info import is_dequantize, is_qdq, is_quantize, layer_name
 from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.operators import AVERAGING, SUM
+from trtcompile.scale_shift import scaled_value, written_value
+
+#: These, and norms, read INT8 only where the kernels in front can write it.
+_WRITTEN_IN_INT8 = AVERAGING | {torch.ops.aten.cat.default}
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,15 @@ class QuantizedLayers:
         for node in reversed(nodes):
             if any(source in self.pairs for source in node.all_input_nodes):
                 self._owners[node] = self._owners_of(node, products)
+        for node, value in self._quantized_norms():
+            others = (
+                o for other in self._readers_besides(node, value) for o in self._owners[other]
+            )
+            self._owners[node] = tuple(dict.fromkeys([*self._owners[node], *others]))
         self._in_front = {
             reader: self._writers(reader, products)
             for reader in self._owners
-            if reader.target in AVERAGING
+            if reader.target in _WRITTEN_IN_INT8 or scaled_value(reader) is not None
         }
         owning = {owner for owners in self._owners.values() for owner in owners}
         self.layers: tuple[QuantizedLayer, ...] = tuple(
@@ -103,12 +112,39 @@ class QuantizedLayers:
             mains = tuple(n for n in map(_before_cast, reader.all_input_nodes) if n in products)
             if mains:
                 return mains
-        return self._downstream(reader) or (reader,)
+        return self._downstream(reader) or (() if scaled_value(reader) else (reader,))
 
-    def _writers(self, pool: Node, products: set[Node]) -> frozenset[Node]:
-        """The layers whose kernels write what an average pool reads."""
+    def _quantized_norms(self) -> Iterator[tuple[Node, Node]]:
+        """The norms that read quantized values, and these values."""
+        for reader in self._owners:
+            value = scaled_value(reader)
+            if value is not None:
+                yield reader, value
+
+    def _readers_besides(self, norm: Node, value: Node) -> Iterator[Node]:
+        """What else reads the value that a norm reads, or one that is concatenated to it, but does not move it."""
+        tensors = self._tensors_in(value)
+        for dequantizer, quantizer in self.pairs.items():
+            if quantizer.args[0] in tensors:
+                yield from (u for u in dequantizer.users if u is not norm and not _moves(u))
+
+    def _tensors_in(self, value: Node) -> set[Node]:
+        """The tensor that a node dequantizes, and those that are moved to it quantized."""
+        if value not in self.pairs:
+            return set()
+        tensor = self.pairs[value].args[0]
+        assert isinstance(tensor, Node)
+        moved = tensor.all_input_nodes if _moves(tensor) else []
+        return {tensor}.union(*map(self._tensors_in, moved))
+
+    def _writers(self, reader: Node, products: set[Node]) -> frozenset[Node]:
+        """The layers whose kernels write what a norm, a pool, or a concatenation reads.
+
+        A concatenation reads quantized values only where those that it is moved on to do, too.
+        """
         seen: set[Node] = set()
-        pending = [pool.all_input_nodes[0]]
+        concatenations = self._moved_on(reader) if _moves(reader) else [reader]
+        pending = [node for one in concatenations for node in one.all_input_nodes]
         while pending:
             node = pending.pop()
             if node in seen:
@@ -122,10 +158,18 @@ class QuantizedLayers:
                 pending += node.all_input_nodes
         return frozenset(seen & products)
 
+    def _moved_on(self, concatenation: Node) -> list[Node]:
+        """A concatenation and those that it is part of, quantized or not."""
+        found = [concatenation]
+        for node in found:
+            found += [u for u in node.users if _moves(u) and u not in found]
+        return [node for node in found if node.target in _WRITTEN_IN_INT8]
+
     def _downstream(self, reader: Node) -> tuple[Node, ...]:
-        """The layers that a value reaches through nothing but movements and Q/DQ."""
+        """The layers that what a kernel writes reaches through nothing but movements and Q/DQ."""
         found: dict[Node, None] = {}
-        pending = list(reader.users)
+        written = reader if scaled_value(reader) is None else written_value(reader)
+        pending = list(written.users)
         while pending:
             user = pending.pop(0)
             if user in self._owners:

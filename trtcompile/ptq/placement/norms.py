@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch.fx import Node
 
 from trtcompile.node_info import layer_name
@@ -12,25 +11,17 @@ from trtcompile.ptq.movement import moved_values, only_moves
 from trtcompile.ptq.placement.pools import leads_to_quantized
 from trtcompile.ptq.placement.rule import Quantizes, Read, Situation
 from trtcompile.ptq.placement.written import is_written_by_int8_product
-from trtcompile.scale_shift import scaled_value
-
-aten = torch.ops.aten
+from trtcompile.scale_shift import scaled_value, written_value
 
 
 def _normalized(node: Node, situation: Situation) -> Iterator[Read]:
     value = scaled_value(node)
     if value is None or not is_written_by_int8_product(value, situation):
         return
-    if leads_to_quantized(_result(node), situation):
+    if leads_to_quantized(written_value(node), situation):
         yield Read(value, node, f"input of {layer_name(node)}, whose result is quantized")
     elif _is_quantized(value, situation):
         yield Read(value, node, f"input of {layer_name(node)}, which others read in INT8")
-
-
-def _result(node: Node) -> Node:
-    """The value that the kernel writes: behind a ReLU if that is the only reader."""
-    users = list(node.users)
-    return users[0] if len(users) == 1 and users[0].target is aten.relu.default else node
 
 
 def _is_quantized(value: Node, situation: Situation) -> bool:

@@ -6,6 +6,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.densenet import _DenseLayer
 
 qd = torch.ops.quantized_decomposed
 
@@ -65,6 +66,24 @@ class Residual(nn.Module):
         x = F.relu(self.two(F.relu(self.one(x))) + x)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         return self.head(x), self.other(x)
+
+
+class Dense(nn.Module):
+    """Two dense layers, a pool behind the last norm, and one more norm whose result is never quantized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.one, self.two = _DenseLayer(8, 4, 2, 0.0), _DenseLayer(12, 4, 2, 0.0)
+        self.norm, self.other = nn.BatchNorm2d(16), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        first = self.one([x])
+        x = torch.cat([x, first, self.two([x, first])], 1)
+        pooled = F.adaptive_avg_pool2d(F.relu(self.norm(x)), 1).flatten(1)
+        return self.head(pooled), torch.sigmoid(self.other(x))
 
 
 class GivenQuantization(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from checks import randomize
 from simulated import fake_quantized, fake_quantized_weight, fitted, simulated, switched
-from small_models import Chain, Outlier, Residual
+from small_models import Chain, Dense, Outlier, Residual
 from torch import nn
 from torch.nn import functional as F
 
@@ -78,21 +78,35 @@ def test_what_belongs_to_a_layer(residual: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["convolution", "convolution_1", "convolution_2", "linear", "linear_1"]
+    ("make", "name"),
+    [
+        *((Residual, f"convolution{n}") for n in ("", "_1", "_2")),
+        *((Residual, f"linear{n}") for n in ("", "_1")),
+        *((Dense, f"convolution{n}") for n in ("", "_1", "_2", "_3", "_4")),
+        (Dense, "linear"),
+    ],
 )
 def test_a_layer_off_is_a_layer_that_the_placement_leaves_out(
-    residual: nn.Module, name: str
+    make: type[nn.Module], name: str
 ) -> None:
-    x = image()
-    simulation = simulated(residual, [x.shape])
+    x, model = image(), randomize(make(), 2)
+    simulation = simulated(model, [x.shape])
     runner, layers = switched(simulation)
-    without = simulated(residual, [x.shape], int8_excluded_nodes={name}).lowered
+    without = simulated(model, [x.shape], int8_excluded_nodes={name}).lowered
     assert name not in QuantizedLayers(without).names
     on = [other for other in layers.names if other != name]
     with torch.no_grad():
         expected = without(x)
     for actual, reference in zip(runner.outputs(fitted(simulation, x), on), expected, strict=True):
         torch.testing.assert_close(actual, reference, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("precisions", [{torch.int8}, {torch.int8, torch.half}])
+def test_the_layers_of_a_dense_block_are_its_products(precisions: Any) -> None:
+    _, layers = switched(
+        simulated(randomize(Dense(), 2), [(2, 3, 8, 8)], enabled_precisions=precisions)
+    )
+    assert layers.names == (*(f"convolution{n}" for n in ("", "_1", "_2", "_3", "_4")), "linear")
 
 
 def test_weights_are_quantized_once(monkeypatch: pytest.MonkeyPatch) -> None:
