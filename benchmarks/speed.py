@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpu_queue import Job, run_jobs
-from latency import output_file
+from latency import DEFAULT_CONTENDERS, output_file
 from result_file import ResultFileError, read_result
 from speed_summary import CNNS, markdown, problems
 from workloads import IMAGE_SIZE
@@ -88,11 +88,12 @@ def job_of(model: str, batch: int, options: argparse.Namespace) -> Job:
 
 
 def is_finished(file: Path) -> bool:
-    """Whether a row was measured to its end."""
+    """Whether a row was measured to its end, with every side."""
     try:
-        return bool(read_result(file, "latency")["finished"])
+        result = read_result(file, "latency")
     except ResultFileError:
         return False
+    return bool(result["finished"]) and result["contenders"].keys() >= set(DEFAULT_CONTENDERS)
 
 
 def summarize(files: Sequence[Path]) -> int:

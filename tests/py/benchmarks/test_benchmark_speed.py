@@ -146,6 +146,14 @@ def test_finished_rows_are_not_run_again(tmp_path, monkeypatch):
     assert len(names) == 3
 
 
+def test_a_row_without_the_route_is_not_finished(tmp_path, monkeypatch):
+    row = result("vgg16", 1)
+    del row["contenders"]["onnx-int8"]
+    write_result(tmp_path / "latency-vgg16-b1.json", row)
+    jobs = jobs_of(monkeypatch, "--models", "vgg16", "--batches", "1", "--output", str(tmp_path))
+    assert [job.name for job in jobs] == ["latency-vgg16-b1"]
+
+
 def test_summarizing_names_what_is_missing(tmp_path, capsys):
     there = tmp_path / "latency-resnet50-b8.json"
     write_result(there, result())
