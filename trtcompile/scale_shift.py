@@ -9,6 +9,8 @@ aten = torch.ops.aten
 
 #: ``addcmul(shift, x, scale)``
 SCALE_SHIFT = aten.addcmul.default
+#: The ranks of what TensorRT's layer takes: images and volumes.
+SCALED_RANKS = (4, 5)
 
 
 def scaled_value(node: Node) -> Node | None:
@@ -22,7 +24,7 @@ def scaled_value(node: Node) -> Node | None:
     if not isinstance(value, Node) or value.op == "get_attr":
         return None
     shape = value.meta["val"].shape
-    if len(shape) < 2 or len(shape) != node.meta["val"].dim():
+    if len(shape) not in SCALED_RANKS or len(shape) != node.meta["val"].dim():
         return None
     by_channel = (shape[1], *[1] * (len(shape) - 2))
     constants = [n for n in (shift, scale) if isinstance(n, Node) and _is_constant(n)]

@@ -38,6 +38,7 @@ def nest_concatenations(graph_module: GraphModule, spec: CompileSpec) -> int:
             if 1 < len(parts) < len(joined)
             and joined[: len(parts)] == parts
             and _dim(other) == _dim(node)
+            and other.meta["val"].dtype == node.meta["val"].dtype  # or parts would be rounded first
         ]
         if prefixes:
             parts, longest = max(prefixes, key=lambda prefix: len(prefix[0]))

@@ -58,13 +58,15 @@ def test_others_stay(name: str) -> None:
     check_pass(OTHERS[name], [X, Y], nest_concatenations, rewrites=0)
 
 
-def test_types_are_promoted_as_before() -> None:
-    def model(x: Tensor) -> tuple[Tensor, Tensor]:
-        number, half = (x * 8).int(), x.half()
+def test_parts_are_not_rounded_to_another_type_first() -> None:
+    """5001 is no number of FP16, the type of the shorter concatenation."""
+
+    def model(number: Tensor, half: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([number, half], 1), torch.cat([number, half, x], 1)
 
-    graph_module = check_pass(model, [X], nest_concatenations, rewrites=1)
-    assert [out.dtype for out in graph_module(X)] == [torch.float16, torch.float32]
+    number = torch.full_like(X, 5001, dtype=torch.int32)
+    graph_module = check_pass(model, [number, Y.half(), Z], nest_concatenations, rewrites=0)
+    assert graph_module(number, Y.half(), Z)[1].max() == 5001
 
 
 def test_every_layer_of_a_dense_block_adds_one_tensor() -> None:

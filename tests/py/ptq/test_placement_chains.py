@@ -102,19 +102,26 @@ def test_one_reader_in_floating_point_at_the_end_of_a_chain_is_enough() -> None:
 
 
 class BesideAConstant(nn.Module):
+    """A value that is concatenated to a constant and has a reader of its own."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.before, self.after = conv(8, 8), conv(9, 4)
+        self.before, self.own, self.after = conv(8, 8), conv(8, 4), conv(9, 4)
         self.plane = nn.Parameter(torch.randn(2, 1, 8, 8))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(torch.cat([torch.relu(self.before(x)), self.plane], 1))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.relu(self.before(x))
+        return self.own(x), self.after(torch.cat([x, self.plane], 1))
 
 
 def test_a_concatenation_with_a_constant_is_quantized_as_one() -> None:
     """Dequantized beside a constant that is not, it would have to be concatenated in floating point."""
     result = placed(BesideAConstant(), [image()])
-    assert result.readers == {"input_0": ["convolution"], "cat": ["convolution_1"]}
+    assert result.readers == {
+        "input_0": ["convolution"],
+        "relu": ["convolution_1"],
+        "cat": ["convolution_2"],
+    }
 
 
 def test_a_pool_along_one_axis_keeps_the_scale() -> None:

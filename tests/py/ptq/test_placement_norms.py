@@ -99,6 +99,13 @@ def test_a_norm_of_the_models_input_keeps_its_floats() -> None:
     assert placed(model, [image()]).readers == {"relu": ["convolution"]}
 
 
+def test_norms_of_sequences_keep_their_floats() -> None:
+    """TensorRT's layer takes images and volumes; of others it would make kernels for DQ and Q."""
+    layers = (nn.Conv1d(8, 8, 3), nn.Sigmoid(), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 4, 3))
+    readers = placed(nn.Sequential(*layers), [torch.randn(2, 8, 16)]).readers
+    assert readers == {"input_0": ["convolution"], "relu": ["convolution_1"]}
+
+
 def test_a_product_by_channel_of_two_computed_values_is_no_norm() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:

@@ -13,7 +13,7 @@ from trtcompile._tensorrt import trt
 from trtcompile.conversion.logic import either
 from trtcompile.conversion.network import ITensor, Network, TensorLike
 from trtcompile.conversion.registry import converter
-from trtcompile.scale_shift import SCALE_SHIFT
+from trtcompile.scale_shift import SCALE_SHIFT, SCALED_RANKS
 from trtcompile.settings import CompileSpec
 
 aten = torch.ops.aten
@@ -132,7 +132,7 @@ def _by_channel(
     if dtype not in (torch.float32, torch.float16) or dtype != net.result_dtypes[0]:
         return None
     factors = [shift, scale]
-    expected = (net.dims(x)[1], *[1] * (rank - 2)) if rank in (4, 5) else None
+    expected = (net.dims(x)[1], *[1] * (rank - 2)) if rank in SCALED_RANKS else None
     if not all(isinstance(f, torch.Tensor) and tuple(f.shape) == expected for f in factors):
         return None
     weights = [net.weights(factor.to(dtype)) for factor in factors]
