@@ -28,6 +28,7 @@ SECONDS_NEEDED = {
     "resnet50": 250,
     "vit_base_patch16_224": 240,
     "mobilenet_v2": 240,
+    "densenet": 200,
     "resnet18": 160,
     "vgg16": 120,
 }

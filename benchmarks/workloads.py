@@ -20,6 +20,7 @@ IMAGE_SIZE = {
     "resnet18": 224,
     "resnet50": 224,
     "mobilenet_v2": 224,
+    "densenet": 32,
     "densenet121": 224,
     "vit_base_patch16_224": 224,
 }
@@ -56,7 +57,8 @@ def workload(name: str, batch: int, *, images: int = 64, seed: int = 0) -> Workl
     """A model with random weights, and random images.
 
     Args:
-        name: a key of ``IMAGE_SIZE``; ``"vgg16"`` has 13 convolutions, full width, and 32x32 images.
+        name: a key of ``IMAGE_SIZE``; ``"vgg16"`` has 13 convolutions, full width, and 32x32 images, ``"densenet"`` is
+            the small one of the accuracy benchmark.
         batch: batch size of the engine.
         images: how many images to calibrate and to evaluate with, rounded up to whole batches.
         seed: determines weights and images.
@@ -78,6 +80,10 @@ def build(name: str) -> nn.Module:
         from vgg import VGG16
 
         return VGG16().eval()
+    if name == "densenet":
+        from accuracy_models import MODELS  # which imports this module
+
+        return MODELS[name].build(1.0).eval()
     if name.startswith("vit_"):
         from timm import create_model
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.fx import Node
-from torch.fx.traceback import annotate
+from torch.fx import Node, traceback
 from torch.overrides import TorchFunctionMode
 
 #: Key of ``node.meta`` with the stable tensor name that calibration tables and layers use.
@@ -121,8 +121,23 @@ class NotingSourceLines(TorchFunctionMode):
             frame = frame.f_back
         if frame is None or frame.f_code.co_filename.startswith(_OWN):  # no code of the user
             return func(*args, **(kwargs or {}))
-        with annotate({_CALLED_FROM: (frame.f_code.co_filename, frame.f_lineno)}):
+        with _noted(_CALLED_FROM, (frame.f_code.co_filename, frame.f_lineno)):
             return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _noted(key: str, value: object) -> Iterator[None]:
+    """What ``torch.fx.traceback.annotate`` does, which fails where another thread captures a graph meanwhile."""
+    meta = traceback.current_meta
+    before = meta.get("custom")
+    meta["custom"] = {**(before or {}), key: value}
+    try:
+        yield
+    finally:
+        if before is None:
+            meta.pop("custom", None)
+        else:
+            meta["custom"] = before
 
 
 def _is_question(function: Any) -> bool:
