@@ -40,7 +40,11 @@ def simulated(model: nn.Module, precisions: set[torch.dtype]) -> GraphModule:
         [images()], algo_type=CalibrationAlgo.MINMAX_CALIBRATION, progress=False
     )
     return trtcompile.simulate(
-        model, [Input(SHAPE)], enabled_precisions=precisions, calibrator=calibrator
+        model,
+        [Input(SHAPE)],
+        enabled_precisions=precisions,
+        calibrator=calibrator,
+        int8_batch_norms=True,
     ).lowered
 
 

@@ -298,7 +298,9 @@ def request_of(
     """What a compilation asks of its calibrator, and our min-max scales if there are batches."""
     recording = _Recording(batches)
     spec = CompileSpec(
-        enabled_precisions=frozenset({torch.float32, torch.int8}), calibrator=recording
+        enabled_precisions=frozenset({torch.float32, torch.int8}),
+        calibrator=recording,
+        int8_batch_norms=True,
     )
     captured = compiler.capture(
         model.eval(), parse_inputs([batch]), undecomposed=compiler.undecomposed_operators()

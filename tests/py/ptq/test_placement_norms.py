@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from checks import randomize
-from ptq.placed import Placed, conv, image, placed
+from ptq.placed import Placed, conv, image
+from ptq.placed import placed as placed_by_default
 from torch import Tensor, nn
 from torchvision.models.densenet import _DenseLayer
+
+placed = functools.partial(
+    placed_by_default, enabled_precisions={torch.int8}, int8_batch_norms=True
+)
 
 
 class DenseBlock(nn.Module):
@@ -40,6 +46,13 @@ BLOCK = {
     "relu_3": ["convolution_4"],
     "convolution_4": ["cat_1"],
 }
+
+
+def test_by_default_norms_and_concatenations_of_a_dense_block_are_floats() -> None:
+    """TensorRT 10.6 built engines of a DenseNet with INT8 norms that computed wrong numbers."""
+    readers = placed_by_default(DenseBlock(TRANSITION), [image()]).readers
+    read = {reader for names in readers.values() for reader in names}
+    assert not any(name.startswith(("addcmul", "cat")) for name in read)
 
 
 def test_a_dense_block_is_int8_from_one_concatenation_to_the_next() -> None:

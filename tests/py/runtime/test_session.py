@@ -123,6 +123,7 @@ class TestNumbers:
             enabled_precisions={torch.float, torch.half, torch.int8},
             calibrator=DataLoaderCalibrator([x]),
             min_block_size=1,
+            int8_batch_norms=True,
         )
         layers = json.loads(compiled.engine_modules[0].session().inspect())["Layers"]
         norms = [layer for layer in layers if layer["LayerType"] == "Scale"]
