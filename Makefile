@@ -44,7 +44,7 @@ test-full: $(READY)  ## the same, and a sweep over PyTorch's database of operato
 	$(PY) -m pytest -n 2 -m "not gpu" --sweep $(ARGS)
 
 test-gpu: $(READY)  ## every test that runs an engine; a skip is a failure; writes benchmarks/results/test-gpu.json
-	$(PY) -m pytest -m "gpu or engine" --require-gpu --summary $(RESULT) $(if $(COMMIT),--commit $(COMMIT)) $(ARGS)
+	$(PY) -m pytest -m "gpu or engine" --require-gpu --summary=$(RESULT) $(if $(COMMIT),--commit=$(COMMIT)) $(ARGS)
 
 mutate: $(READY)  ## break the code on purpose; every mutation must fail its tests
 	$(PY) tests/mutate.py $(ARGS)

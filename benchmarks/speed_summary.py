@@ -10,8 +10,8 @@ from summary import OURS, OURS_FP16, ROUTE, SHORT_MS, TOLERANCE, Side, machine_l
 
 #: The models of the accuracy benchmark's kinds, which the geometric mean is about.
 CNNS = ("vgg16", "resnet18", "mobilenet_v2", "densenet")
-#: Others whose rows have the same bars each; transformers in the table are extras.
-FURTHER_CNNS = ("resnet50", "densenet121")
+#: The models whose rows have bars each; transformers in the table are extras.
+ALL_CNNS = (*CNNS, "resnet50", "densenet121")
 #: Models whose engine must have no floating-point convolution but by a rule.
 INSPECTED = ("vgg16", "resnet50", "mobilenet_v2")
 MEAN_OVER_ROUTE = 0.85  # geometric mean of our latency over the route's
@@ -21,7 +21,7 @@ MOST_OVER_FP16 = 1.0
 
 def problems(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which bars are missed or cannot be judged, a sentence each."""
-    judged = [result for result in results if result["row"]["model"] in (*CNNS, *FURTHER_CNNS)]
+    judged = [result for result in results if result["row"]["model"] in ALL_CNNS]
     found = []
     for result in judged:
         found += [f"{_name(result)}, {name}: {why}" for name, why in _unusable(result)]
@@ -117,7 +117,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     means = []
     for other, spoken in ((OURS_FP16, "our FP16"), (ROUTE, "the ONNX route")):
-        for models in (CNNS, (*CNNS, *FURTHER_CNNS)):
+        for models in (CNNS, ALL_CNNS):
             ratios = _ratios(results, models, other)
             if ratios:
                 means.append(
@@ -130,8 +130,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _rank(result: Mapping[str, Any]) -> int:
     model = result["row"]["model"]
-    order = (*CNNS, *FURTHER_CNNS)
-    return order.index(model) if model in order else len(order)
+    return ALL_CNNS.index(model) if model in ALL_CNNS else len(ALL_CNNS)
 
 
 def _spoken(one: Side | None) -> str:

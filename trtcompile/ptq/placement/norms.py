@@ -37,7 +37,7 @@ BATCH_NORM = Quantizes(
     "and the norm's result, behind a ReLU, is quantized; and if others read it in INT8",
     reason="One kernel then reads and writes INT8, where norm and Q would be two, and the layers in front write INT8 "
     "into concatenations. A block of eight dense layers took 0.73 times as long as in FP16, and 1.51 times with Q "
-    "behind the norms alone. But all four engines of a DenseNet with 24 channels a layer that TensorRT 10.6 built so "
-    "computed wrong numbers, for a reason that is not known, so it is not the default.",
+    "behind the norms alone. But TensorRT 10.6 built engines of a DenseNet with 24 channels a layer so that computed "
+    "wrong numbers, for a reason that is not known, so it is not the default.",
     reads=_normalized,
 )

@@ -38,12 +38,7 @@ def simulated(model: nn.Module, inputs: Any, data: Any = None, **options: Any) -
         if data is None
         else DataLoaderCalibrator(data, algo_type=CalibrationAlgo.MINMAX_CALIBRATION)
     )
-    defaults = {
-        "calibrator": calibrator,
-        "enabled_precisions": {torch.int8},
-        "int8_batch_norms": data is None,
-    }
-    options = {**defaults, **options}
+    options = {"calibrator": calibrator, "enabled_precisions": {torch.int8}, **options}
     return trtcompile.simulate(
         model.eval(), inputs, device=build_device(), min_block_size=1, **options
     )

@@ -204,7 +204,7 @@ class TestSensitivity:
 def test_a_model_that_comes_quantized() -> None:
     """Its integer weight has nothing to switch off, and what is quantized for the output is a layer of its own."""
     model, x = GivenQuantization(), vectors(12)
-    simulation = simulated(model, [(4, 8)], calibrator=None, int8_batch_norms=False)
+    simulation = simulated(model, [(4, 8)], calibrator=None)
     analysis = analyze(simulation, [x])
     weight = model.weight * model.scales[:, None]
     plain = F.linear(x, weight)

@@ -90,9 +90,10 @@ def test_a_layer_off_is_a_layer_that_the_placement_leaves_out(
     make: type[nn.Module], name: str
 ) -> None:
     x, model = image(), randomize(make(), 2)
-    simulation = simulated(model, [x.shape])
+    options = {"int8_batch_norms": make is Dense}
+    simulation = simulated(model, [x.shape], **options)
     runner, layers = switched(simulation)
-    without = simulated(model, [x.shape], int8_excluded_nodes={name}).lowered
+    without = simulated(model, [x.shape], int8_excluded_nodes={name}, **options).lowered
     assert name not in QuantizedLayers(without).names
     on = [other for other in layers.names if other != name]
     with torch.no_grad():
@@ -103,9 +104,8 @@ def test_a_layer_off_is_a_layer_that_the_placement_leaves_out(
 
 @pytest.mark.parametrize("precisions", [{torch.int8}, {torch.int8, torch.half}])
 def test_the_layers_of_a_dense_block_are_its_products(precisions: Any) -> None:
-    _, layers = switched(
-        simulated(randomize(Dense(), 2), [(2, 3, 8, 8)], enabled_precisions=precisions)
-    )
+    options = {"enabled_precisions": precisions, "int8_batch_norms": True}
+    _, layers = switched(simulated(randomize(Dense(), 2), [(2, 3, 8, 8)], **options))
     assert layers.names == (*(f"convolution{n}" for n in ("", "_1", "_2", "_3", "_4")), "linear")
 
 
