@@ -208,8 +208,6 @@ class CompileSpec:
         int8_last_layer: lets weighted operators with none behind them be INT8.
         int8_only_where_faster: with FP16, leaves convolutions and linear layers in FP16 that INT8 would make slower,
             by rules and a model of an H200; False quantizes them as well, as for a GPU that multiplies more slowly.
-        int8_batch_norms: lets batch norms that no layer absorbs, as in DenseNets, read and write INT8. Not the default:
-            TensorRT 10.6 built engines of a DenseNet so that computed wrong numbers. Compare engine and simulation.
 
     Raises:
         SettingsError: a value has the wrong type, is out of range, or contradicts another.
@@ -239,7 +237,6 @@ class CompileSpec:
     int8_first_layer: bool = True
     int8_last_layer: bool = True
     int8_only_where_faster: bool = True
-    int8_batch_norms: bool = False
 
     def __post_init__(self) -> None:
         setattr_ = object.__setattr__
@@ -262,7 +259,6 @@ class CompileSpec:
             "int8_first_layer",
             "int8_last_layer",
             "int8_only_where_faster",
-            "int8_batch_norms",
         ):
             _require_bool(name, getattr(self, name))
         if self.workspace_size is not None:
@@ -417,7 +413,6 @@ class CompileSpec:
             "int8_first_layer": self.int8_first_layer,
             "int8_last_layer": self.int8_last_layer,
             "int8_only_where_faster": self.int8_only_where_faster,
-            "int8_batch_norms": self.int8_batch_norms,
         }
 
 

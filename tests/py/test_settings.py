@@ -225,7 +225,6 @@ PLACEMENT: dict[str, st.SearchStrategy[Any]] = {
     "int8_first_layer": st.booleans(),
     "int8_last_layer": st.booleans(),
     "int8_only_where_faster": st.booleans(),
-    "int8_batch_norms": st.booleans(),
 }
 
 anything = st.one_of(

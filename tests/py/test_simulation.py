@@ -44,7 +44,6 @@ def simulated(model: nn.Module, precisions: set[torch.dtype]) -> GraphModule:
         [Input(SHAPE)],
         enabled_precisions=precisions,
         calibrator=calibrator,
-        int8_batch_norms=True,
     ).lowered
 
 

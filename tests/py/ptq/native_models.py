@@ -300,7 +300,6 @@ def request_of(
     spec = CompileSpec(
         enabled_precisions=frozenset({torch.float32, torch.int8}),
         calibrator=recording,
-        int8_batch_norms=True,
     )
     captured = compiler.capture(
         model.eval(), parse_inputs([batch]), undecomposed=compiler.undecomposed_operators()

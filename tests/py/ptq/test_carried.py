@@ -73,7 +73,6 @@ def scales_of(model: nn.Module, algo: CalibrationAlgo) -> dict[str, float]:
         [(4, 3, 12, 12)],
         enabled_precisions={torch.int8},
         calibrator=DataLoaderCalibrator(batches(), algo_type=algo),
-        int8_batch_norms=True,
     )
     assert simulation.calibration_table is not None
     return dict(simulation.calibration_table)

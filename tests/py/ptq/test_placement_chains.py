@@ -43,7 +43,7 @@ def test_one_scale_through_max_pool_and_flatten() -> None:
 class Inception(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.three, self.pooled = conv(8, 4, 1), conv(8, 4), conv(8, 2, 1)
+        self.one, self.three, self.pooled = conv(32, 4, 1), conv(32, 4), conv(32, 2, 1)
         self.after = conv(10, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Inception(nn.Module):
 
 
 def test_a_concatenation_is_quantized_as_one() -> None:
-    result = placed(Inception(), [image()])
+    result = placed(Inception(), [image(32)])
     assert result.readers == {
         # The pool, too, reads INT8: otherwise the value would be needed in both types.
         "relu": ["convolution", "convolution_1", "max_pool2d"],
@@ -106,7 +106,7 @@ class BesideAConstant(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before, self.own, self.after = conv(8, 8), conv(8, 4), conv(9, 4)
+        self.before, self.own, self.after = conv(32, 8), conv(8, 4), conv(9, 4)
         self.plane = nn.Parameter(torch.randn(2, 1, 8, 8))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ class BesideAConstant(nn.Module):
 
 def test_a_concatenation_with_a_constant_is_quantized_as_one() -> None:
     """Dequantized beside a constant that is not, it would have to be concatenated in floating point."""
-    result = placed(BesideAConstant(), [image()])
+    result = placed(BesideAConstant(), [image(32)])
     assert result.readers == {
         "input_0": ["convolution"],
         "relu": ["convolution_1"],
@@ -140,7 +140,7 @@ class ReadOnTheWay(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.left, self.right, self.after = conv(8, 4), conv(8, 4), conv(8, 4)
+        self.left, self.right, self.after = conv(32, 4), conv(32, 4), conv(8, 4)
         self.own = conv(4, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +149,7 @@ class ReadOnTheWay(nn.Module):
 
 
 def test_what_enters_a_concatenation_shares_its_scale() -> None:
-    result = placed(ReadOnTheWay(), [image()])
+    result = placed(ReadOnTheWay(), [image(32)])
     assert result.readers == {
         "input_0": ["convolution", "convolution_1"],
         "cat": ["convolution_2"],

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from checks import randomize
-from ptq.placed import Placed, conv, image
-from ptq.placed import placed as placed_by_default
+from ptq.placed import Placed, conv, image, placed
 from torch import Tensor, nn
 from torchvision.models.densenet import _DenseLayer
-
-placed = functools.partial(
-    placed_by_default, enabled_precisions={torch.int8}, int8_batch_norms=True
-)
 
 
 class DenseBlock(nn.Module):
     """Two dense layers and what reads their concatenation."""
 
-    def __init__(self, after: nn.Module) -> None:
+    def __init__(self, after: nn.Module, channels: int = 32) -> None:
         super().__init__()
-        self.stem = conv(8, 8)
+        self.stem = conv(channels, 8)
         self.first, self.second = _DenseLayer(8, 4, 2, 0.0), _DenseLayer(12, 4, 2, 0.0)
         self.after = after
 
@@ -48,15 +42,24 @@ BLOCK = {
 }
 
 
-def test_by_default_norms_and_concatenations_of_a_dense_block_are_floats() -> None:
-    """TensorRT 10.6 built engines of a DenseNet with INT8 norms that computed wrong numbers."""
-    readers = placed_by_default(DenseBlock(TRANSITION), [image()]).readers
-    read = {reader for names in readers.values() for reader in names}
-    assert not any(name.startswith(("addcmul", "cat")) for name in read)
+def test_a_block_behind_a_first_layer_in_floating_point_is_int8() -> None:
+    """Its Q is a kernel of its own, for the sake of the block."""
+    result = placed(DenseBlock(TRANSITION, channels=3), [image(3)])
+    assert result.rules == {"convolution": "concatenated first layer"}
+    expected = {**BLOCK, "cat_1": ["addcmul_2"], "relu_4": ["convolution_5"]}
+    del expected["input_0"]
+    assert result.readers == expected
+
+
+def test_a_block_behind_a_layer_that_is_excluded_is_not() -> None:
+    model = DenseBlock(TRANSITION)
+    options = {"enabled_precisions": {torch.int8}, "int8_excluded_nodes": {"convolution"}}
+    readers = placed(model, [image(32)], **options).readers
+    assert "convolution" not in readers and "cat" not in readers
 
 
 def test_a_dense_block_is_int8_from_one_concatenation_to_the_next() -> None:
-    result = placed(DenseBlock(TRANSITION), [image()])
+    result = placed(DenseBlock(TRANSITION), [image(32)])
     assert result.readers == {**BLOCK, "cat_1": ["addcmul_2"], "relu_4": ["convolution_5"]}
     assert result.shared == [("convolution", "convolution_2", "cat", "convolution_4", "cat_1")]
 
@@ -64,11 +67,11 @@ def test_a_dense_block_is_int8_from_one_concatenation_to_the_next() -> None:
 def test_a_norm_of_what_others_read_in_int8_reads_it_too() -> None:
     """Otherwise the whole block would be written as floats, and quantized at each norm."""
     after = nn.Sequential(nn.BatchNorm2d(16), nn.SiLU())
-    assert placed(DenseBlock(after), [image()]).readers == {**BLOCK, "cat_1": ["addcmul_2"]}
+    assert placed(DenseBlock(after), [image(32)]).readers == {**BLOCK, "cat_1": ["addcmul_2"]}
 
 
 def test_a_block_that_something_else_reads_keeps_its_floats() -> None:
-    readers = placed(DenseBlock(nn.Tanh()), [image()]).readers
+    readers = placed(DenseBlock(nn.Tanh()), [image(32)]).readers
     assert readers["cat"] == ["addcmul_1"] and readers["convolution"] == ["addcmul"]
     assert "convolution_2" not in readers and "cat_1" not in readers
 
@@ -77,7 +80,7 @@ def test_an_average_pool_behind_a_norm_is_quantized_with_it() -> None:
     after = nn.Sequential(
         nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
     )
-    readers = placed(DenseBlock(after), [image()]).readers
+    readers = placed(DenseBlock(after), [image(32)]).readers
     assert readers["cat_1"] == ["addcmul_2"] and readers["relu_4"] == ["adaptive_avg_pool2d"]
 
 
@@ -174,7 +177,7 @@ class Branches(nn.Module):
 
     def __init__(self, second: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.first, self.after, self.also = conv(8, 4), conv(12, 4), conv(4, 4)
+        self.first, self.after, self.also = conv(8, 4, 1), conv(12, 4), conv(4, 4)
         self.second = second
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +190,7 @@ def branches(second: Callable[[Tensor], Tensor]) -> Placed:
 
 
 def test_branches_that_int8_convolutions_write_are_quantized_where_they_are_computed() -> None:
-    result = branches(nn.Sequential(conv(8, 8), nn.ReLU()))
+    result = branches(nn.Sequential(conv(8, 8, 1), nn.ReLU()))
     assert result.readers["convolution"] == ["convolution_3", "cat"]
     assert result.readers["relu"] == ["cat"]
     assert result.shared == [("convolution", "relu", "cat")]

@@ -219,7 +219,6 @@ def every_setting_changed(calibrator: Any) -> CompileSpec:
         int8_first_layer=False,
         int8_last_layer=False,
         int8_only_where_faster=False,
-        int8_batch_norms=True,
     )
 
 

@@ -10,8 +10,8 @@ from torch.fx import Node
 
 from trtcompile.ptq.movement import only_moves
 from trtcompile.ptq.placement.depthwise import lacks_int8_kernel
-from trtcompile.ptq.placement.operators import is_sum
-from trtcompile.ptq.placement.written import ACTIVATIONS, activated
+from trtcompile.ptq.placement.operators import ACTIVATIONS, is_sum
+from trtcompile.ptq.placement.written import activated
 from trtcompile.scale_shift import scaled_value
 
 aten = torch.ops.aten

@@ -6,9 +6,9 @@ from torch.fx import Node
 
 from trtcompile.products import operands, opt_shape
 from trtcompile.ptq.movement import moved_values, moves_whole
-from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION
+from trtcompile.ptq.placement.operators import ACTIVATIONS, AVERAGING, CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import ACTIVATIONS, is_written_by_int8_product
+from trtcompile.ptq.placement.written import is_written_by_int8_product
 
 
 def _one_pixel(node: Node, situation: Situation) -> str | None:

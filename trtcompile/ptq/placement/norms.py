@@ -15,7 +15,7 @@ from trtcompile.scale_shift import scaled_value, written_value
 
 
 def _normalized(node: Node, situation: Situation) -> Iterator[Read]:
-    value = scaled_value(node) if situation.spec.int8_batch_norms else None
+    value = scaled_value(node)
     if value is None or not is_written_by_int8_product(value, situation):
         return
     if leads_to_quantized(written_value(node), situation):
@@ -33,11 +33,10 @@ def _is_quantized(value: Node, situation: Situation) -> bool:
 
 BATCH_NORM = Quantizes(
     name="batch norm",
-    matches="with `int8_batch_norms`, the input of a batch norm that is part of no layer, if INT8 products compute it, "
-    "and the norm's result, behind a ReLU, is quantized; and if others read it in INT8",
+    matches="the input of a batch norm that is part of no layer, if INT8 products compute it, and the norm's result, "
+    "behind a ReLU, is quantized; and if others read it in INT8",
     reason="One kernel then reads and writes INT8, where norm and Q would be two, and the layers in front write INT8 "
     "into concatenations. A block of eight dense layers took 0.73 times as long as in FP16, and 1.51 times with Q "
-    "behind the norms alone. But TensorRT 10.6 built engines of a DenseNet with 24 channels a layer so that computed "
-    "wrong numbers, for a reason that is not known, so it is not the default.",
+    "behind the norms alone.",
     reads=_normalized,
 )

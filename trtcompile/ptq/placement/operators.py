@@ -15,6 +15,22 @@ CONVOLUTION = aten.convolution.default
 LINEAR = aten.linear.default
 #: Operators that TensorRT runs on INT8 when both sides are quantized.
 AVERAGING = frozenset({aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default})
+#: TensorRT computes these in the epilogue of a convolution, with Q behind them.
+ACTIVATIONS = frozenset(
+    {
+        aten.clamp.default,
+        aten.elu.default,
+        aten.gelu.default,
+        aten.hardsigmoid.default,
+        aten.hardswish.default,
+        aten.hardtanh.default,
+        aten.leaky_relu.default,
+        aten.relu.default,
+        aten.sigmoid.default,
+        aten.softplus.default,
+        aten.tanh.default,
+    }
+)
 SUM = aten.add.Tensor
 ATTENTION = aten.scaled_dot_product_attention.default
 

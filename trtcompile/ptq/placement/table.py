@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trtcompile.ptq.placement import (
     attention,
+    concatenated,
     depthwise,
     edges,
     exclusions,
@@ -31,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     weights.NOT_FLOAT32,
     weights.NO_CHANNEL_AXIS,
     depthwise.GROUPED,
+    concatenated.CONCATENATED,
     gates.ONE_PIXEL,
     edges.FIRST_LAYER,
     edges.LAST_LAYER,

@@ -8,28 +8,12 @@ import torch
 from torch.fx import Node
 
 from trtcompile.ptq.movement import moved_values, only_moves
-from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION, is_sum
+from trtcompile.ptq.placement.concatenated import is_left_out_for_concatenation
+from trtcompile.ptq.placement.operators import ACTIVATIONS, AVERAGING, CONVOLUTION, is_sum
 from trtcompile.ptq.placement.rule import Situation
 from trtcompile.scale_shift import scaled_value
 
 aten = torch.ops.aten
-
-#: TensorRT computes these in the epilogue of a convolution, with Q behind them.
-ACTIVATIONS = frozenset(
-    {
-        aten.clamp.default,
-        aten.elu.default,
-        aten.gelu.default,
-        aten.hardsigmoid.default,
-        aten.hardswish.default,
-        aten.hardtanh.default,
-        aten.leaky_relu.default,
-        aten.relu.default,
-        aten.sigmoid.default,
-        aten.softplus.default,
-        aten.tanh.default,
-    }
-)
 
 
 def can_be_written_in_int8(value: Node, situation: Situation) -> bool:
@@ -39,6 +23,8 @@ def can_be_written_in_int8(value: Node, situation: Situation) -> bool:
     long as Q.
     """
     if value in situation.int8_operators or not situation.follows_product[value]:
+        return True
+    if is_left_out_for_concatenation(value, situation):  # costs a kernel, for the sake of others
         return True
     if only_moves(value):
         return _all_can(moved_values(value), situation)

@@ -82,7 +82,7 @@ def test_what_belongs_to_a_layer(residual: nn.Module) -> None:
     [
         *((Residual, f"convolution{n}") for n in ("", "_1", "_2")),
         *((Residual, f"linear{n}") for n in ("", "_1")),
-        *((Dense, f"convolution{n}") for n in ("", "_1", "_2", "_3", "_4")),
+        *((Dense, f"convolution{n}") for n in ("_1", "_2", "_3", "_4")),
         (Dense, "linear"),
     ],
 )
@@ -90,10 +90,9 @@ def test_a_layer_off_is_a_layer_that_the_placement_leaves_out(
     make: type[nn.Module], name: str
 ) -> None:
     x, model = image(), randomize(make(), 2)
-    options = {"int8_batch_norms": make is Dense}
-    simulation = simulated(model, [x.shape], **options)
+    simulation = simulated(model, [x.shape])
     runner, layers = switched(simulation)
-    without = simulated(model, [x.shape], int8_excluded_nodes={name}, **options).lowered
+    without = simulated(model, [x.shape], int8_excluded_nodes={name}).lowered
     assert name not in QuantizedLayers(without).names
     on = [other for other in layers.names if other != name]
     with torch.no_grad():
@@ -104,9 +103,9 @@ def test_a_layer_off_is_a_layer_that_the_placement_leaves_out(
 
 @pytest.mark.parametrize("precisions", [{torch.int8}, {torch.int8, torch.half}])
 def test_the_layers_of_a_dense_block_are_its_products(precisions: Any) -> None:
-    options = {"enabled_precisions": precisions, "int8_batch_norms": True}
-    _, layers = switched(simulated(randomize(Dense(), 2), [(2, 3, 8, 8)], **options))
-    assert layers.names == (*(f"convolution{n}" for n in ("", "_1", "_2", "_3", "_4")), "linear")
+    model = randomize(Dense(), 2)
+    _, layers = switched(simulated(model, [(2, 3, 8, 8)], enabled_precisions=precisions))
+    assert layers.names == (*(f"convolution_{n}" for n in range(1, 5)), "linear")
 
 
 def test_weights_are_quantized_once(monkeypatch: pytest.MonkeyPatch) -> None:
