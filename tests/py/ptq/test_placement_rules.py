@@ -365,7 +365,8 @@ class Behind(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Tensor], *after: nn.Module) -> None:
         super().__init__()
-        self.stem, self.function, self.after = conv(8, 8), function, nn.Sequential(*after)
+        # Of one pixel, for the sake of those that are concatenated.
+        self.stem, self.function, self.after = conv(8, 8, 1), function, nn.Sequential(*after)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(self.function(self.stem(x)))
@@ -537,7 +538,7 @@ class TestOneRow:
             nn.ReLU(),
             nn.Linear(2048, 8),
         )
-        assert self.left_out(*layers) == []
+        assert self.left_out(*layers) == ["linear_2"]
 
     def test_the_last_layer_behind_int8_convolutions_is_int8(self) -> None:
         model = nn.Sequential(
