@@ -986,9 +986,79 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="placement: a vector that an INT8 product computes is not read as INT8",
         file="trtcompile/ptq/placement/one_row.py",
-        old="if is_written_by_int8_product(data, situation) or ",
+        old="if _is_written_by_int8_convolution(data, situation) or ",
         new="if ",
         tests=("tests/py/ptq/test_placement_rules.py::TestOneRow",),
+    ),
+    Mutation(
+        name="placement: a last layer of one row is INT8 behind linear layers, too",
+        file="trtcompile/ptq/placement/one_row.py",
+        old="return source.target is not LINEAR and ",
+        new="return ",
+        tests=(
+            "tests/py/ptq/test_placement_rules.py::TestOneRow::test_what_leads_to_large_weights_is_int8",
+        ),
+    ),
+    Mutation(
+        name="placement: an INT8 kernel writes a first layer into a concatenation",
+        file="trtcompile/ptq/placement/concatenated.py",
+        old="                written.append(user)",
+        new="                pass",
+        tests=(
+            "tests/py/ptq/test_placement_concatenated.py::test_what_a_kernel_may_compute_on_the_way[relu]",
+            "tests/py/ptq/test_placement_concatenated.py::test_what_a_kernel_may_compute_on_the_way[silu]",
+        ),
+    ),
+    Mutation(
+        name="placement: any layer of few channels is no part of a concatenation",
+        file="trtcompile/ptq/placement/concatenated.py",
+        old=" or is_pointwise or situation.follows_product[data]:",
+        new=":",
+        tests=(
+            "tests/py/ptq/test_placement_concatenated.py::test_other_kernels_write_to_concatenations[one pixel]",
+            "tests/py/ptq/test_placement_concatenated.py::test_other_kernels_write_to_concatenations[product in front]",
+        ),
+    ),
+    Mutation(
+        name="placement: a first layer in floating point takes its block with it",
+        file="trtcompile/ptq/placement/written.py",
+        old="    if is_left_out_for_concatenation(value, situation):",
+        new="    if False:",
+        tests=(
+            "tests/py/ptq/test_placement_norms.py::test_a_block_behind_a_first_layer_in_floating_point_is_int8",
+        ),
+    ),
+    Mutation(
+        name="aligned channels: each part begins where the first does",
+        file="trtcompile/ptq/padded_channels.py",
+        old="positions += [size + position for position in part.positions]",
+        new="positions += list(part.positions)",
+        tests=("tests/py/ptq/test_align_channels.py::test_parts_become_whole_vectors[transition]",),
+    ),
+    Mutation(
+        name="aligned channels: what is added has no scale",
+        file="trtcompile/ptq/padded_channels.py",
+        old="before=quantize, fill=1.0)",
+        new="before=quantize)",
+        tests=("tests/py/ptq/test_align_channels.py::test_networks_with_wider_parts",),
+    ),
+    Mutation(
+        name="aligned channels: however many zeros it takes",
+        file="trtcompile/ptq/align_channels.py",
+        old=" <= _MOST_ADDED * sum(counts):",
+        new=":",
+        tests=(
+            "tests/py/ptq/test_align_channels.py::test_how_many_zeros_are_worth_it[more than half]",
+        ),
+    ),
+    Mutation(
+        name="aligned channels: channels are shuffled all the same",
+        file="trtcompile/ptq/padded_channels.py",
+        old="if len(after) != 2 or any(size != 1 for size in before[2:]) or after[1] != before[1]:",
+        new="if False:",
+        tests=(
+            "tests/py/ptq/test_align_channels.py::test_what_channels_would_matter_to[flattened]",
+        ),
     ),
     Mutation(
         name="builder: kernels are timed once",

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from trtcompile.errors import CalibrationWarning, SettingsError
 from trtcompile.node_info import layer_name
 from trtcompile.products import PRODUCTS
+from trtcompile.ptq.align_channels import align_channels
 from trtcompile.ptq.calibrators import channel_maxima_of, table_of
 from trtcompile.ptq.fingerprint import fingerprints
 from trtcompile.ptq.insert import insert_qdq
@@ -98,6 +99,8 @@ def quantize(
     table = table_of(served, request)
     _warn_of_algorithm(table, number_format)
     insert_qdq(graph_module, placement, table, number_format)
+    if number_format.dtype == torch.int8:
+        align_channels(graph_module)
     return Quantization(table, placement)
 
 
