@@ -32,6 +32,7 @@ from trtcompile.errors import (
 )
 from trtcompile.inputs import Input
 from trtcompile.lowering import lowering_pass
+from trtcompile.output_parity import OutputParity, output_parity
 from trtcompile.parity import layer_parity
 from trtcompile.partition import PartitionReport
 from trtcompile.runtime import TRTModule
@@ -52,6 +53,7 @@ __all__ = [
     "Input",
     "InputMismatchError",
     "LoweringError",
+    "OutputParity",
     "PartitionReport",
     "PrecisionWarning",
     "RegistrationError",
@@ -69,6 +71,7 @@ __all__ = [
     "layer_parity",
     "load",
     "lowering_pass",
+    "output_parity",
     "ptq",
     "save",
     "simulate",

@@ -45,6 +45,7 @@ def layer_parity(
     values are those of the marked engine, not of ``compiled``.
 
     Errors accumulate: a value is computed from the engine's own inputs to it, not from the simulation's.
+    ``output_parity`` compares the outputs of ``compiled`` itself.
 
     Args:
         compiled: a module that can run on this machine, with ``keep_lowered=True``.
@@ -67,13 +68,10 @@ def layer_parity(
     check_max_batches(max_batches)
     where = device_of(device)
     lowered = compiled.lowered
-    if compiled.runnable is not None:
-        raise EngineLoadError(
-            f"{compiled.runnable}. Compare the engine with its simulation on the machine that runs it."
-        )
+    require_runnable(compiled)
     marked = _chosen(lowered, tensors)
     engine = with_outputs(compiled, list(_chosen(compiled.network_graph, tensors).values()))
-    simulation = DeviceInterpreter(_graph_with_outputs(lowered, list(marked.values())), where)
+    simulation = DeviceInterpreter(graph_with_outputs(lowered, list(marked.values())), where)
     noises = {name: NoiseRatio() for name in marked}
     samples = 0
     with kept_random_state():
@@ -81,7 +79,7 @@ def layer_parity(
         for batch in fit_batches(batches, compiled.arguments, where):
             with torch.no_grad():
                 expected = simulation.run(*batch.tensors)
-            actual = engine(*_arguments(compiled, batch.tensors))
+            actual = engine(*engine_arguments(compiled, batch.tensors))
             for noise, reference, value in zip(noises.values(), expected, actual, strict=True):
                 noise.add(samples_of(reference.cpu(), batch), samples_of(value.cpu(), batch))
             samples += batch.valid
@@ -90,6 +88,18 @@ def layer_parity(
             "The data has no samples. Give a dataloader with at least one batch that has rows."
         )
     return {name: noise.db for name, noise in noises.items()}
+
+
+def require_runnable(compiled: TRTModule) -> None:
+    """Checks that the engines of a module run here.
+
+    Raises:
+        EngineLoadError: they do not.
+    """
+    if compiled.runnable is not None:
+        raise EngineLoadError(
+            f"{compiled.runnable}. Compare the engine with its simulation on the machine that runs it."
+        )
 
 
 def with_outputs(compiled: TRTModule, nodes: list[Node]) -> TRTModule:
@@ -103,7 +113,7 @@ def with_outputs(compiled: TRTModule, nodes: list[Node]) -> TRTModule:
         A module that takes all arguments by position and returns a tuple.
     """
     captured = CapturedGraph(
-        graph_module=_graph_with_outputs(compiled.network_graph, nodes),
+        graph_module=graph_with_outputs(compiled.network_graph, nodes),
         arguments=compiled.arguments,
         keywords=(),
         out_spec=pytree.tree_structure(tuple(range(len(nodes)))),
@@ -118,7 +128,7 @@ def _chosen(lowered: GraphModule, names: Collection[str] | None) -> dict[str, No
     chosen = {  # an output that is cast back to FP32 goes by the name of what is cast
         node: layer_name(node).partition("/")[0]
         for node in output.all_input_nodes
-        if node.op == "call_function" and _is_floating(node)
+        if node.op == "call_function" and is_floating(node)
     }
     if names is None:
         pairs = QuantizedLayers(lowered).pairs
@@ -127,7 +137,7 @@ def _chosen(lowered: GraphModule, names: Collection[str] | None) -> dict[str, No
             if quantizer.args[0].op != "get_attr" and name not in chosen.values():  # type: ignore[union-attr]
                 chosen[node] = name
     else:
-        computed = [n for n in lowered.graph.nodes if n.op == "call_function" and _is_floating(n)]
+        computed = [n for n in lowered.graph.nodes if n.op == "call_function" and is_floating(n)]
         by_name = {layer_name(node): node for node in computed}
         unknown = sorted(set(names) - set(by_name))
         if unknown:
@@ -139,12 +149,13 @@ def _chosen(lowered: GraphModule, names: Collection[str] | None) -> dict[str, No
     return {chosen[node]: node for node in sorted(chosen)}
 
 
-def _is_floating(node: Node) -> bool:
+def is_floating(node: Node) -> bool:
+    """Whether a node gives one tensor of floats."""
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _graph_with_outputs(lowered: GraphModule, nodes: list[Node]) -> GraphModule:
+def graph_with_outputs(lowered: GraphModule, nodes: list[Node]) -> GraphModule:
     """A copy of a graph that shares its weights and returns a flat tuple of other values."""
     graph = Graph()
     copies: dict[Node, Node] = {}
@@ -156,7 +167,7 @@ def _graph_with_outputs(lowered: GraphModule, nodes: list[Node]) -> GraphModule:
     return GraphModule(lowered, graph)
 
 
-def _arguments(compiled: TRTModule, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
+def engine_arguments(compiled: TRTModule, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
     """The arguments of ``forward`` with tensors in the places of the inputs, on the engine's device."""
     device = compiled.spec.device.torch_device
     remaining = iter(tensors)

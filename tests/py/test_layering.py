@@ -37,6 +37,7 @@ TIERS = (
     ("runtime",),
     ("compiler",),
     ("accuracy_budget", "parity"),
+    ("output_parity",),
     ("backend", "__init__"),
 )
 TIER = {name: tier for tier, names in enumerate(TIERS) for name in names}

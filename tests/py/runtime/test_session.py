@@ -113,10 +113,8 @@ class TestNumbers:
         assert error.std() < 0.02 * eager(model, x).std().cpu()
 
     @staticmethod
-    def layers_and_errors(
-        model: nn.Module, x: torch.Tensor
-    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """The layers of an INT8 engine, and each image's error against the simulation over the spread of results."""
+    def layers_and_parity(model: nn.Module, x: torch.Tensor) -> tuple[list[dict[str, Any]], float]:
+        """The layers of an INT8 engine, and how near the image that is worst is to the simulation, in dB."""
         compiled = trtcompile.compile(
             model,
             [tuple(x.shape)],
@@ -125,8 +123,8 @@ class TestNumbers:
             min_block_size=1,
         )
         layers = json.loads(compiled.engine_modules[0].session().inspect())["Layers"]
-        error = (compiled(x).cpu() - compiled.lowered(x.cpu())).flatten(1).std(1)
-        return layers, error / eager(model, x).std().cpu()
+        (parity,) = trtcompile.output_parity(compiled, [x]).values()
+        return layers, parity.worst_db
 
     @pytest.mark.parametrize("is_behind_first_layer", [False, True])
     def test_the_norms_of_a_dense_block_are_int8_and_nothing_is_copied(
@@ -142,14 +140,14 @@ class TestNumbers:
             model = DenseNet(24, (4,), 48).eval()
             model.features.conv0 = nn.Conv2d(3, 48, 3, padding=1)
             model.features.pool0 = nn.Identity()
-        layers, errors = self.layers_and_errors(model.cuda(), x)
+        layers, worst = self.layers_and_parity(model.cuda(), x)
         norms = [layer for layer in layers if layer["LayerType"] == "Scale"]
         written = [layer["Outputs"][0]["Format/Datatype"] for layer in norms]
         assert len(norms) == 5 and all("Int8" in kind for kind in written), layers
         # The image, or what the first layer makes of it, is quantized; what a pool writes may be copied.
         copies = [layer["Name"] for layer in layers if layer["LayerType"] == "Reformat"]
         assert len(copies) <= 3, copies
-        assert errors.max() < 0.05, errors
+        assert worst > 25
 
     @pytest.mark.parametrize("channels", [3, 16])
     def test_all_images_of_a_batch_are_right_where_few_channels_lead_to_a_concatenation(
@@ -161,8 +159,8 @@ class TestNumbers:
         fires = [Fire(channels, 16, 64, 64), Fire(128, 16, 64, 64)]
         model = nn.Sequential(*front, *fires, nn.Conv2d(128, 10, 1))
         x = torch.randn(8, 3, 32, 32, device="cuda")
-        _, errors = self.layers_and_errors(model.cuda().eval(), x)
-        assert errors.max() < 0.05, errors
+        _, worst = self.layers_and_parity(model.cuda().eval(), x)
+        assert worst > 25
 
     def test_a_model_on_the_cpu_compiles_to_the_same(self, model: Net) -> None:
         x = images()
