@@ -9,8 +9,10 @@ import pytest
 import torch
 from checks import randomize
 from torch import nn
+from torch.fx import traceback
 
 import trtcompile
+from trtcompile.node_info import _noted
 from trtcompile.ptq import DataLoaderCalibrator
 
 THREADS = 4
@@ -48,6 +50,20 @@ def simulated(model: nn.Module) -> torch.Tensor:
     with torch.no_grad():
         outputs: Any = result.lowered(image())
     return outputs  # type: ignore[no-any-return]
+
+
+def test_a_note_of_a_source_line_outlives_what_another_thread_clears() -> None:
+    """What is noted is the process's: another thread that ends its capture meanwhile clears it."""
+    meta = traceback.current_meta
+    with _noted("inner", 1):
+        assert meta["custom"] == {"inner": 1}
+        meta.clear()
+    assert "custom" not in meta
+    with _noted("outer", 1):
+        with _noted("inner", 2):
+            assert meta["custom"] == {"outer": 1, "inner": 2}
+        assert meta["custom"] == {"outer": 1}
+    assert "custom" not in meta
 
 
 def test_threads_take_turns() -> None:
