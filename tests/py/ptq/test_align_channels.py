@@ -108,6 +108,21 @@ def test_one_block_after_another() -> None:
     assert aligned(Block(second)) == [96, 128, 96, 128]
 
 
+def test_layers_that_read_wider_parts_and_make_one() -> None:
+    """Dense layers without a bottleneck: one convolution is wider on both sides."""
+
+    class Basic(nn.Sequential):
+        def __init__(self, channels: int) -> None:
+            super().__init__(nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, 24))
+
+        def forward(self, parts: list[Tensor]) -> Tensor:
+            return super().forward(torch.cat(parts, 1))
+
+    model = Block(transition())
+    model.one, model.two = Basic(48), Basic(72)
+    assert aligned(model) == [96, 128]
+
+
 def test_activations_that_make_something_of_zero() -> None:
     model = Block(transition())
     model.stem[3] = nn.Sigmoid()
