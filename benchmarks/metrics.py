@@ -26,13 +26,31 @@ def sqnr_db(reference: torch.Tensor, actual: torch.Tensor) -> float:
     Raises:
         ValueError: the shapes differ, or the reference does not vary over the samples.
     """
+    signal, noise = _powers(reference, actual)
+    return _decibels(signal.sum().item(), noise.sum().item())
+
+
+def worst_sqnr_db(reference: torch.Tensor, actual: torch.Tensor) -> float:
+    """The same of the sample with the most noise, for a signal as strong as the samples' are on average.
+
+    What is wrong in one image of a batch hardly shows in the ratio of all of them.
+    """
+    signal, noise = _powers(reference, actual)
+    return _decibels(signal.mean().item(), noise.max().item())
+
+
+def _powers(reference: torch.Tensor, actual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The power of the centred signal and of the noise in each sample."""
     if reference.shape != actual.shape:
         raise ValueError(f"shapes differ: {list(reference.shape)} and {list(actual.shape)}.")
-    reference, actual = reference.double(), actual.double()
-    signal = (reference - reference.mean(dim=0, keepdim=True)).square().sum().item()
-    if not signal > 0:
+    reference, actual = reference.double().flatten(1), actual.double().flatten(1)
+    signal = (reference - reference.mean(dim=0, keepdim=True)).square().sum(1)
+    if not signal.sum() > 0:
         raise ValueError("the reference is the same for every sample. Give at least two samples.")
-    noise = (actual - reference).square().sum().item()
+    return signal, (actual - reference).square().sum(1)
+
+
+def _decibels(signal: float, noise: float) -> float:
     if not math.isfinite(noise):
         return -LARGEST_SQNR_DB
     if noise == 0:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from contenders import Built, Contender
 from engine_layers import int8_summary
-from metrics import sqnr_db, top1
+from metrics import sqnr_db, top1, worst_sqnr_db
 from timing import interleave
 from torch import nn
 from workloads import Workload
@@ -181,15 +181,18 @@ class Row:
             simulation = built.simulation.to(self._batches[0].device)
             expected, against = self._outputs(simulation), "the simulation"
         agreement = top1(expected, outputs)
-        sqnr = sqnr_db(expected, outputs)
+        sqnr, worst = sqnr_db(expected, outputs), worst_sqnr_db(expected, outputs)
+        # Beside eager FP32, what INT8 costs one image is part of the comparison.
+        judged = sqnr if built.simulation is None else worst
         return {
             "against": against,
             "sqnr_db": round(sqnr, 2),
+            "sqnr_db_of_the_worst_image": round(worst, 2),
             "sqnr_db_against_eager": round(sqnr_db(eager, outputs), 2),
             "top1_agreement": round(agreement.agreement, 4),
             "top1_counts": agreement.counts,
             "minimum_sqnr_db": contender.minimum_sqnr_db,
-            "passed": sqnr >= contender.minimum_sqnr_db,
+            "passed": judged >= contender.minimum_sqnr_db,
         }
 
     def _outputs(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

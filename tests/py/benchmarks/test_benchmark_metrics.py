@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from metrics import geometric_mean, median_of_medians, spread, sqnr_db, top1
+from metrics import geometric_mean, median_of_medians, spread, sqnr_db, top1, worst_sqnr_db
 
 
 def test_sqnr_of_known_signal_and_noise():
@@ -28,6 +28,15 @@ def test_sqnr_of_unrelated_outputs_is_below_every_bound():
     reference, other = torch.randn(2, 64, 10, generator=generator)
     assert sqnr_db(reference, other) < 0
     assert sqnr_db(reference, torch.zeros_like(reference)) < 0.5
+
+
+def test_sqnr_of_the_worst_sample():
+    # A signal of 25 in each sample, noise of 1 in the first and 4 in the second.
+    reference = torch.tensor([[10.0, 0.0], [4.0, 8.0]])
+    actual = reference + torch.tensor([[1.0, 0.0], [0.0, -2.0]])
+    assert worst_sqnr_db(reference, actual) == pytest.approx(10 * math.log10(25 / 4))
+    assert worst_sqnr_db(reference, reference) == 200
+    assert worst_sqnr_db(reference, reference * math.nan) == -200
 
 
 def test_sqnr_limits():

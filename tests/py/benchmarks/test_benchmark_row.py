@@ -40,8 +40,16 @@ class StubRunner:
 PLANS: dict[bytes, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {}
 
 
-def stub(name: str, *, ms: float = 1.0, seconds: float = 1.0, error: float = 0.0, fails: int = 0):
-    """A contender whose outputs are off by ``error``, and whose build number ``fails`` raises."""
+def stub(
+    name: str,
+    *,
+    ms: float = 1.0,
+    seconds: float = 1.0,
+    error: float = 0.0,
+    fails: int = 0,
+    images: slice = slice(None),
+):
+    """A contender whose outputs for some images of a batch are off by ``error``; its build number ``fails`` raises."""
     count = 0
 
     def build(workload: Workload, on_gpu: nn.Module) -> Built:
@@ -50,7 +58,9 @@ def stub(name: str, *, ms: float = 1.0, seconds: float = 1.0, error: float = 0.0
         if count == fails:
             raise RuntimeError("the builder refused")
         plan = f"{name} {count}".encode()
-        PLANS[plan] = (lambda x: workload.model(x) * (1 + error), ms)
+        factors = torch.ones(workload.batch, 1)
+        factors[images] += error
+        PLANS[plan] = (lambda x: workload.model(x) * factors, ms)
         simulation = copy.deepcopy(workload.model) if name.startswith("ours") else None
         return Built(plan, seconds, {"before_builder": 0.25}, simulation)
 
@@ -116,6 +126,17 @@ def test_wrong_outputs_are_reported_and_still_timed():
     build = result["contenders"]["ours-int8"]["builds"][0]
     assert not build["checks"]["passed"]
     assert build["rounds"]
+
+
+def test_one_wrong_image_of_many_is_reported():
+    """Over all images it is less than is allowed; of the route, which has no simulation, that is enough."""
+    wrong = {"error": 0.12, "images": slice(2, 3)}
+    good, result, _ = measure(stub("ours-int8", **wrong), stub("onnx-int8", **wrong))
+    checks = {n: c["builds"][0]["checks"] for n, c in result["contenders"].items()}
+    for one in checks.values():
+        assert one["sqnr_db_of_the_worst_image"] < one["minimum_sqnr_db"] < one["sqnr_db"]
+    assert not good
+    assert not checks["ours-int8"]["passed"] and checks["onnx-int8"]["passed"]
 
 
 def test_a_side_that_takes_over_a_minute_is_built_once_and_timed_in_every_pass():
