@@ -1043,6 +1043,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         tests=("tests/py/test_output_parity.py::test_samples_are_counted_through_all_batches",),
     ),
     Mutation(
+        name="analysis: channels that were added count",
+        file="trtcompile/ptq/padded_channels.py",
+        old="    if positions is None:",
+        new="    if True:",
+        tests=(
+            "tests/py/ptq/analysis/test_analyze.py::test_channels_that_were_added_for_whole_vectors_do_not_count",
+        ),
+    ),
+    Mutation(
         name="aligned channels: each part begins where the first does",
         file="trtcompile/ptq/padded_channels.py",
         old="positions += [size + position for position in part.positions]",

@@ -21,6 +21,8 @@ aten = torch.ops.aten
 #: What computes each channel from the same channel, or from nothing else.
 _BY_CHANNEL = frozenset({*ACTIVATIONS, *AVERAGING, aten.max_pool2d.default})
 _RESHAPES = frozenset({aten.reshape.default, aten.view.default})
+#: Key of ``node.meta`` of a wider tensor, with the positions of the channels that it had.
+_POSITIONS = "positions_of_channels"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class Channels:
         wide = value.new_full(shape, fill)
         wide.index_copy_(axis, torch.tensor(self.positions, device=value.device), value.detach())
         return wide
+
+
+def without_padding(node: Node, value: Tensor) -> Tensor:
+    """The value that a node has in a graph, without the channels that ``Padding`` has added."""
+    positions = node.meta.get(_POSITIONS)
+    if positions is None:
+        return value
+    return value.index_select(1, torch.tensor(positions, device=value.device))
 
 
 class Padding:
@@ -85,6 +95,7 @@ class Padding:
             shape = list(node.meta["val"].shape)
             shape[1] = channels.size
             node.meta["val"] = node.meta["val"].new_empty(shape)
+            node.meta[_POSITIONS] = channels.positions
         for node in list(self._graph_module.graph.nodes):
             if node.op == "get_attr" and not node.users:
                 self._graph_module.graph.erase_node(node)

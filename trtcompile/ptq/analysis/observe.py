@@ -19,6 +19,7 @@ from trtcompile.ptq.analysis.switched import SwitchedSimulation
 from trtcompile.ptq.batches import FittedBatch
 from trtcompile.ptq.collect import samples_of
 from trtcompile.ptq.histogram import AbsHistogram
+from trtcompile.ptq.padded_channels import without_padding
 
 
 @dataclass
@@ -124,10 +125,11 @@ class Observer:
         observed = self.tensors.get(quantizer)
         if observed is None or self._first_of[quantizer] is not node:
             return
-        plain = samples_of(self._reference.env[quantizer], batch)
+        values = self._reference.env[quantizer], self._reference.dequantized(node)
+        plain, dequantized = (without_padding(quantizer, samples_of(v, batch)) for v in values)
         with _naming(quantizer, f"batch {batch.loader_batch} of the data"):
             observed.histogram.update(plain)
-        observed.noise.add(plain, samples_of(self._reference.dequantized(node), batch))
+        observed.noise.add(plain, dequantized)
         observed.clipped = observed.clipped + _count_clipped(plain, observed.amax)
 
     def _observe_weight(self, node: Node) -> None:

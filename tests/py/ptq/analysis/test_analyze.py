@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from checks import randomize
 from simulated import (
     centred_sqnr,
     fake_quantized,
@@ -18,8 +19,10 @@ from simulated import (
 )
 from small_models import Chain, GivenQuantization, Outlier
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import DenseNet
 
 from trtcompile import Input
 from trtcompile.compiler import Simulation
@@ -199,6 +202,36 @@ class TestSensitivity:
         assert len(calls) == 2  # without quantization and with all of it
         assert {row.sensitivity for row in analysis.layers} == {None}
         assert "None" not in str(analysis)
+
+
+@pytest.mark.parametrize("precisions", [{torch.int8}, {torch.int8, torch.half}])
+def test_channels_that_were_added_for_whole_vectors_do_not_count(
+    precisions: set[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = randomize(DenseNet(24, (2,), 48, num_classes=5), 2)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def found() -> Analysis:
+        simulation = simulated(model, [tuple(x.shape)], [x], enabled_precisions=precisions)
+        shapes.append({n.meta["val"].shape[1] for n in concatenations(simulation.lowered)})
+        return analyze(simulation, [x], sensitivity=False)
+
+    def concatenations(graph_module: GraphModule) -> list[Node]:
+        return [n for n in graph_module.graph.nodes if n.target is torch.ops.aten.cat.default]
+
+    shapes: list[set[int]] = []
+    aligned = found()
+    monkeypatch.setattr("trtcompile.ptq.quantize.align_channels", lambda graph_module: None)
+    plain = found()
+    assert shapes == [{96, 128}, {72, 96}]
+    assert [row.name for row in aligned.tensors] == [row.name for row in plain.tensors]
+    for row, expected in zip(aligned.tensors, plain.tensors, strict=True):
+        assert row.values == expected.values, row.name
+        assert row.clipped == pytest.approx(expected.clipped, abs=1e-5)
+        assert row.sqnr_db == pytest.approx(expected.sqnr_db, abs=0.05)
+        for algo, amax in row.amax_by_algorithm.items():
+            # Sums in another order can move a value to the next bin, and so a range by a bin.
+            assert amax == pytest.approx(expected.amax_by_algorithm[algo], rel=0.01), (row, algo)
 
 
 def test_a_model_that_comes_quantized() -> None:
