@@ -14,6 +14,7 @@ import pytest
 import torch
 from checks import build_device, install_oracle, randomize
 from torch import nn
+from torch.fx import traceback
 
 import trtcompile
 from trtcompile import (
@@ -94,6 +95,26 @@ def image(batch: int = 2) -> torch.Tensor:
 
 def engines(modules: Compiled) -> list[int]:
     return [len(module.engines) for module in modules]
+
+
+def test_a_call_outlives_an_export_in_another_thread(
+    modules: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tracing notes of a node is the process's, and an export that ends puts back what it was before."""
+    model, data = net(), image()
+    fast = trt(model)
+    with torch.no_grad():
+        expected = fast(data)
+        call = compiled_graph.CompiledGraph.__call__
+
+        def while_the_export_ends(self: Any, *values: Any) -> Any:
+            monkeypatch.setattr(traceback, "current_meta", {})
+            return call(self, *values)
+
+        monkeypatch.setattr(compiled_graph.CompiledGraph, "__call__", while_the_export_ends)
+        monkeypatch.setattr(torch.compiler, "_is_exporting_flag", True)
+        assert torch.compiler.is_exporting()
+        assert torch.equal(fast(data), expected)
 
 
 def test_threads_that_call_at_once(modules: Compiled) -> None:

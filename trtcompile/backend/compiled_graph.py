@@ -49,6 +49,10 @@ class CompiledGraph:
         mode: as the user gave it.
     """
 
+    # While any thread exports, PyTorch 2.11 notes in all threads what they call in place of a graph, and fails where
+    # the export ends before the call: the notes are the process's. It leaves out what has this name.
+    __name__ = "__torch_dispatch__"
+
     def __init__(
         self,
         graph: DynamoGraph,
