@@ -1031,15 +1031,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="output parity: the best sample is told",
         file="trtcompile/output_parity.py",
-        old="self._worst = min(self._worst, (one.db, self.samples + place))",
-        new="self._worst = max((one.db, self.samples + place), (0.0, 0))",
+        old="self._worst = min(self._worst, (one.db, self._samples + place))",
+        new="self._worst = max((one.db, self._samples + place), (0.0, 0))",
         tests=("tests/py/test_output_parity.py::test_a_sample_that_is_wrong_shows",),
     ),
     Mutation(
         name="output parity: samples are counted in each batch anew",
         file="trtcompile/output_parity.py",
-        old="        self.samples += samples",
-        new="        self.samples = samples",
+        old="        self._samples += samples",
+        new="        self._samples = samples",
         tests=("tests/py/test_output_parity.py::test_samples_are_counted_through_all_batches",),
     ),
     Mutation(

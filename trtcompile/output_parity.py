@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from trtcompile.errors import CalibrationError
-from trtcompile.node_info import layer_name
-from trtcompile.parity import engine_arguments, graph_with_outputs, is_floating, require_runnable
+from trtcompile.beside_simulation import (
+    checked_device,
+    compare_batches,
+    named_outputs,
+    output_of,
+    run_flat,
+)
 from trtcompile.ptq.analysis.noise import NoiseRatio
-from trtcompile.ptq.arguments import check_max_batches, device_of
-from trtcompile.ptq.batches import fit_batches
-from trtcompile.ptq.collect import samples_of
-from trtcompile.ptq.interpreter import DeviceInterpreter
-from trtcompile.ptq.random_state import kept_random_state
 from trtcompile.runtime import TRTModule
 
 
@@ -67,45 +64,29 @@ def output_parity(
         CalibrationError: the data has no samples, or they do not fit.
         AttributeError: ``compiled`` has no lowered graph.
     """
-    check_max_batches(max_batches)
-    where = device_of(device)
-    lowered = compiled.lowered
-    require_runnable(compiled)
-    output = next(iter(reversed(lowered.graph.nodes)))
-    computed = {
-        place: node
-        for place, node in enumerate(pytree.tree_leaves(output.args[0]))
-        if isinstance(node, Node) and node.op == "call_function" and is_floating(node)
-    }
-    simulation = DeviceInterpreter(graph_with_outputs(lowered, list(computed.values())), where)
-    compared = {place: _Compared() for place in computed}
-    with kept_random_state():
-        batches = itertools.islice(loader, max_batches)
-        for batch in fit_batches(batches, compiled.arguments, where):
-            with torch.no_grad():
-                expected = simulation.run(*batch.tensors)
-            actual = pytree.tree_leaves(_run(compiled, batch.tensors))
-            for (place, one), reference in zip(compared.items(), expected, strict=True):
-                one.add(
-                    samples_of(reference.cpu(), batch),
-                    samples_of(actual[place].cpu(), batch),
-                    batch.valid,
-                )
-    if not all(one.samples for one in compared.values()):
-        raise CalibrationError(
-            "The data has no samples. Give a dataloader with at least one batch that has rows."
-        )
-    # An output that is cast back to FP32 goes by the name of what is cast.
-    return {
-        layer_name(computed[place]).partition("/")[0]: one.result for place, one in compared.items()
-    }
+    where = checked_device(compiled, max_batches, device)
+    outputs = named_outputs(compiled.lowered)
+    leaves = pytree.tree_leaves(output_of(compiled.lowered).args[0])
+    places = [leaves.index(node) for node in outputs]
+    compared = [_Compared() for _ in outputs]
+
+    def run(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        values = run_flat(compiled, inputs)
+        return [values[place] for place in places]
+
+    def add(pairs: list[tuple[Tensor, Tensor]], samples: int) -> None:
+        for one, (reference, value) in zip(compared, pairs, strict=True):
+            one.add(reference, value, samples)
+
+    compare_batches(compiled, list(outputs), run, add, loader, max_batches, where)
+    return {name: one.result for name, one in zip(outputs.values(), compared, strict=True)}
 
 
 class _Compared:
     """One output of the samples so far."""
 
     def __init__(self) -> None:
-        self.samples = 0
+        self._samples = 0
         self._noise = NoiseRatio()
         self._worst: tuple[float, int] = (float("inf"), 0)
 
@@ -117,18 +98,9 @@ class _Compared:
         for place in range(count):
             one = NoiseRatio()
             one.add(reference.reshape(count, -1)[place], actual.reshape(count, -1)[place])
-            self._worst = min(self._worst, (one.db, self.samples + place))
-        self.samples += samples
+            self._worst = min(self._worst, (one.db, self._samples + place))
+        self._samples += samples
 
     @property
     def result(self) -> OutputParity:
         return OutputParity(self._noise.db, *self._worst)
-
-
-def _run(compiled: TRTModule, tensors: tuple[Tensor, ...]) -> Any:
-    """What a module gives for flat inputs."""
-    arguments = engine_arguments(compiled, tensors)
-    positional = len(arguments) - compiled.keywords
-    names = compiled.argument_names[len(compiled.argument_names) - compiled.keywords :]
-    keywords = dict(zip(names, arguments[positional:], strict=True))
-    return compiled(*arguments[:positional], **keywords)

@@ -36,8 +36,8 @@ TIERS = (
     ("engine", "simulation"),
     ("runtime",),
     ("compiler",),
-    ("accuracy_budget", "parity"),
-    ("output_parity",),
+    ("accuracy_budget", "beside_simulation"),
+    ("parity", "output_parity"),
     ("backend", "__init__"),
 )
 TIER = {name: tier for tier, names in enumerate(TIERS) for name in names}

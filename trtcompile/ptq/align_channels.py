@@ -8,12 +8,15 @@ long on an H200.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch.fx import GraphModule, Node
 
 from trtcompile.lowering.constants import drop_unused_constants
 from trtcompile.node_info import is_dequantize, is_quantize
-from trtcompile.ptq.padded_channels import Channels, Padding
+from trtcompile.ptq.connected import connected
+from trtcompile.ptq.padded_channels import Padding
 
 aten = torch.ops.aten
 
@@ -32,24 +35,28 @@ def align_channels(graph_module: GraphModule) -> None:
     Args:
         graph_module: a graph with its Q/DQ, of FP32 data.
     """
-    for concatenations in _connected(list(filter(_is_int8, graph_module.graph.nodes))):
-        padding = Padding(graph_module)
-        parts = _parts(concatenations)
-        counts = [part.meta["val"].shape[1] for part in parts]
-        wide = [-(-count // _VECTOR) * _VECTOR for count in counts]
-        if not 0 < sum(wide) - sum(counts) <= _MOST_ADDED * sum(counts):
-            continue
-        convolutions = [padding.convolution_of(part) for part in parts]
-        if None in convolutions:
-            continue
-        for convolution, count, size in zip(convolutions, counts, wide, strict=True):
-            assert convolution is not None
-            padding.widen(convolution, Channels(tuple(range(count)), size))
-        if padding.reaches_readers():
-            padding.apply()
-    drop_unused_constants(graph_module)
-    graph_module.graph.lint()
-    graph_module.recompile()
+    concatenations = list(filter(_is_int8, graph_module.graph.nodes))
+    pairs = ((part, node) for node in concatenations for part in _concatenated(node))
+    changes = [_align(graph_module, group) for group in connected(concatenations, pairs)]
+    if any(changes):
+        drop_unused_constants(graph_module)
+        graph_module.graph.lint()
+        graph_module.recompile()
+
+
+def _align(graph_module: GraphModule, concatenations: list[Node]) -> bool:
+    """Widens the parts of concatenations that have some in common; False if they stay as they are."""
+    values = (value for node in concatenations for value in _concatenated(node))
+    parts = list(dict.fromkeys(value for value in values if value not in concatenations))
+    counts = [part.meta["val"].shape[1] for part in parts]
+    wide = [-(-count // _VECTOR) * _VECTOR for count in counts]
+    if not 0 < sum(wide) - sum(counts) <= _MOST_ADDED * sum(counts):
+        return False
+    padding = Padding(graph_module)
+    if not (all(map(padding.widen, parts, wide)) and padding.reaches_readers()):
+        return False
+    padding.apply()
+    return True
 
 
 def _is_int8(node: Node) -> bool:
@@ -66,32 +73,9 @@ def _is_int8(node: Node) -> bool:
     )
 
 
-def _quantized(dequantize: Node) -> Node:
-    """The value that a Q/DQ pair quantizes."""
-    quantize = dequantize.args[0]
-    assert isinstance(quantize, Node)
-    (value, *_) = quantize.all_input_nodes
-    return value
-
-
-def _connected(concatenations: list[Node]) -> list[list[Node]]:
-    """Concatenations in groups: those that have a part in common, or are part of one another."""
-    groups: list[tuple[set[Node], list[Node]]] = []
-    for node in concatenations:
-        values = {node, *map(_quantized, node.all_input_nodes)}
-        members = [node]
-        others = []
-        for group in groups:
-            if group[0].isdisjoint(values):
-                others.append(group)
-            else:
-                values |= group[0]
-                members = [*group[1], *members]
-        groups = [*others, (values, members)]
-    return [members for _, members in groups]
-
-
-def _parts(concatenations: list[Node]) -> list[Node]:
-    """What is concatenated and is no concatenation itself, in order, each once."""
-    values = (_quantized(source) for node in concatenations for source in node.all_input_nodes)
-    return list(dict.fromkeys(value for value in values if value not in concatenations))
+def _concatenated(node: Node) -> Iterator[Node]:
+    """The values that a concatenation reads through Q/DQ."""
+    for dequantize in node.all_input_nodes:
+        quantize = dequantize.args[0]
+        assert isinstance(quantize, Node)
+        yield quantize.all_input_nodes[0]

@@ -67,21 +67,17 @@ class Padding:
         self._values: dict[Node, Channels] = {}
         self._changes: list[Callable[[], None]] = []
 
-    def convolution_of(self, value: Node) -> Node | None:
-        """The convolution that a value has its channels from; None if that cannot be widened."""
+    def widen(self, value: Node, size: int) -> bool:
+        """Plans further channels for the convolution that a value has its channels from; False if there is none."""
         node = value
         while node.target is not CONVOLUTION:
             if not (_is_by_channel(node) or is_qdq(node)):
-                return None
+                return False
             node = node.all_input_nodes[0]
-        transposed, groups = node.args[6], node.args[8]
-        if transposed or groups != 1 or not self._has_own_weight(node):
-            return None
-        return node
-
-    def widen(self, convolution: Node, channels: Channels) -> None:
-        """Plans output channels for a convolution from ``convolution_of``."""
-        self._widened[convolution] = channels
+        if not _has_widening_weight(node):
+            return False
+        self._widened[node] = Channels(tuple(range(value.meta["val"].shape[1])), size)
+        return True
 
     def reaches_readers(self) -> bool:
         """Plans what follows; False if something reads a wider tensor to which its further channels would matter."""
@@ -146,12 +142,9 @@ class Padding:
         return True
 
     def _multiplies(self, node: Node, data: Node, channels: Channels) -> bool:
-        is_convolution = node.target is CONVOLUTION
-        if operands(node)[0] is not data or not self._has_own_weight(node):
+        if operands(node)[0] is not data or not _has_widening_weight(node):
             return False
-        if is_convolution and (node.args[6] or node.args[8] != 1):
-            return False
-        if not is_convolution and data.meta["val"].dim() != 2:
+        if node.target is LINEAR and data.meta["val"].dim() != 2:
             return False
         self._changes.append(lambda: self._replace_weight(node, 1, channels))
         return True
@@ -167,23 +160,6 @@ class Padding:
         if sizes[1] != -1:
             self._changes.append(lambda: node.update_arg(1, [sizes[0], channels.size]))
         return True
-
-    def _has_own_weight(self, node: Node) -> bool:
-        """Whether a weight is a constant, as it is or behind Q/DQ by output channel that nothing else reads."""
-        weight = operands(node)[1]
-        assert isinstance(weight, Node)
-        if weight.op == "get_attr":
-            return True
-        if not is_dequantize(weight) or len(weight.users) != 1:
-            return False
-        quantize = weight.args[0]
-        if not isinstance(quantize, Node) or not is_quantize(quantize) or len(quantize.users) != 1:
-            return False
-        constants = [n for n in quantize.all_input_nodes if n.op == "get_attr"]
-        # Weight, scales, and zero-points; without the latter two there is one scale.
-        if constants != quantize.all_input_nodes:
-            return False
-        return len(constants) == 1 or bool(quantize.args[3] == 0)
 
     def _widen_output(self, node: Node, channels: Channels) -> None:
         self._replace_weight(node, 0, channels)
@@ -221,6 +197,29 @@ class Padding:
         wide = channels.spread(value, axis, fill)
         name = f"{str(constant.target).replace('.', '_')}_aligned"
         return add_constant(self._graph_module, name, wide, before=before)
+
+
+def _has_widening_weight(node: Node) -> bool:
+    """Whether a layer's weight can get channels: of a linear layer, or of a convolution that is plain.
+
+    It is a constant, as it is or behind Q/DQ by output channel that nothing else reads.
+    """
+    if node.target is CONVOLUTION and (node.args[6] or node.args[8] != 1):  # transposed, grouped
+        return False
+    weight = operands(node)[1]
+    assert isinstance(weight, Node)
+    if weight.op == "get_attr":
+        return True
+    if not is_dequantize(weight) or len(weight.users) != 1:
+        return False
+    quantize = weight.args[0]
+    if not isinstance(quantize, Node) or not is_quantize(quantize) or len(quantize.users) != 1:
+        return False
+    constants = [n for n in quantize.all_input_nodes if n.op == "get_attr"]
+    # Weight, scales, and zero-points; without the latter two there is one scale.
+    if constants != quantize.all_input_nodes:
+        return False
+    return len(constants) == 1 or bool(quantize.args[3] == 0)
 
 
 def _is_by_channel(node: Node) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch.fx import Node
 
 from trtcompile.products import operands, opt_shape
-from trtcompile.ptq.movement import moved_values, moves_whole
-from trtcompile.ptq.placement.operators import ACTIVATIONS, AVERAGING, CONVOLUTION
+from trtcompile.ptq.placement.operators import AVERAGING, CONVOLUTION
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import is_written_by_int8_product
+from trtcompile.ptq.placement.written import computed_by, is_written_by_int8_product
 
 
 def _one_pixel(node: Node, situation: Situation) -> str | None:
@@ -23,9 +22,8 @@ def _one_pixel(node: Node, situation: Situation) -> str | None:
 
 def _is_int8_already(value: Node, situation: Situation) -> bool:
     """Whether Q costs nothing: the last layers for small images are no gates, though they see one pixel as well."""
-    while value.target in ACTIVATIONS or moves_whole(value):
-        (value,) = moved_values(value)
-    return value.target not in AVERAGING and is_written_by_int8_product(value, situation)
+    source = computed_by(value)
+    return source.target not in AVERAGING and is_written_by_int8_product(source, situation)
 
 
 ONE_PIXEL = LeavesOut(

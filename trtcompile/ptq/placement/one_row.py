@@ -7,11 +7,10 @@ import math
 from torch.fx import Node
 
 from trtcompile.products import operands, opt_shape
-from trtcompile.ptq.movement import moved_values, moves_whole
 from trtcompile.ptq.placement.chains import leads_to
-from trtcompile.ptq.placement.operators import ACTIVATIONS, LINEAR
+from trtcompile.ptq.placement.operators import LINEAR
 from trtcompile.ptq.placement.rule import LeavesOut, Situation
-from trtcompile.ptq.placement.written import is_written_by_int8_product
+from trtcompile.ptq.placement.written import computed_by, is_written_by_int8_product
 
 #: Of larger weights INT8 saves more time, in reading half the bytes, than its kernel costs.
 _LARGE = 1 << 22
@@ -31,10 +30,8 @@ def _one_row(node: Node, situation: Situation) -> str | None:
 
 def _is_written_by_int8_convolution(value: Node, situation: Situation) -> bool:
     """Whether Q costs nothing, and its absence something: a pool in between would read and write more bytes."""
-    source = value
-    while source.target in ACTIVATIONS or moves_whole(source):
-        (source,) = moved_values(source)
-    return source.target is not LINEAR and is_written_by_int8_product(value, situation)
+    source = computed_by(value)
+    return source.target is not LINEAR and is_written_by_int8_product(source, situation)
 
 
 def _is_large(linear: Node) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from torch.fx import GraphModule, Node
 
+from trtcompile.ptq.connected import connected
 from trtcompile.ptq.placement.decisions import Decision, Placement
 from trtcompile.ptq.placement.depthwise import GROUPED, without_int8_result
 from trtcompile.ptq.placement.operators import can_read_int8, is_weighted
@@ -60,21 +61,11 @@ def _why_left_out(node: Node, situation: Situation) -> Decision | None:
 
 def _groups(nodes: list[Node], quantized: Collection[Node]) -> list[tuple[Node, ...]]:
     """The quantized values that must share a scale, in the order of the graph."""
-    parent: dict[Node, Node] = {}
-
-    def root(node: Node) -> Node:
-        while parent.setdefault(node, node) is not node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for rule in RULES:
-        if isinstance(rule, Shares):
-            for node in nodes:
-                for source in rule.joined(node):
-                    parent[root(source)] = root(node)
-    groups: dict[Node, list[Node]] = {}
-    for node in nodes:
-        if node in quantized:
-            groups.setdefault(root(node), []).append(node)
-    return [tuple(members) for members in groups.values()]
+    pairs = (
+        (source, node)
+        for rule in RULES
+        if isinstance(rule, Shares)
+        for node in nodes
+        for source in rule.joined(node)
+    )
+    return [tuple(group) for group in connected(filter(quantized.__contains__, nodes), pairs)]

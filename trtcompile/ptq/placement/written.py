@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch.fx import Node
 
-from trtcompile.ptq.movement import moved_values, only_moves
+from trtcompile.ptq.movement import moved_values, moves_whole, only_moves
 from trtcompile.ptq.placement.concatenated import is_left_out_for_concatenation
 from trtcompile.ptq.placement.operators import ACTIVATIONS, AVERAGING, CONVOLUTION, is_sum
 from trtcompile.ptq.placement.rule import Situation
@@ -49,6 +49,13 @@ def can_be_written_in_int8(value: Node, situation: Situation) -> bool:
 def is_written_by_int8_product(value: Node, situation: Situation) -> bool:
     """Whether the kernel of an INT8 product writes a value; unlike the above, no input of the model counts."""
     return situation.follows_product[value] and can_be_written_in_int8(value, situation)
+
+
+def computed_by(value: Node) -> Node:
+    """What a value was before activations, and before movements of all of it."""
+    while value.target in ACTIVATIONS or moves_whole(value):
+        (value,) = moved_values(value)
+    return value
 
 
 def _all_can(values: Iterable[Node], situation: Situation) -> bool:
